@@ -1,0 +1,56 @@
+"""Ikusei (育成): raises a language model from raw text to a model people want to use, on the machine you have.
+
+    import ikusei
+    outcome = ikusei.train("recipes/quickstart.yaml", "train.steps=20")
+
+The names below are loaded when they are first used, so that `import ikusei` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ikusei.algos.grpo import GRPO
+    from ikusei.algos.lm import LanguageModelling
+    from ikusei.backends.local import LocalPolicy, LocalSettings
+    from ikusei.forest import Forest, Loss, Outputs, plant
+    from ikusei.guard.workers import RewardSpec, RewardWorkers
+    from ikusei.journey import resume, train
+    from ikusei.models.load import load_model, load_tokenizer
+    from ikusei.types import Example, Group, Prompt, Response, Sampling, Score
+
+_HOME = {
+    "GRPO": "algos.grpo",
+    "LanguageModelling": "algos.lm",
+    "LocalPolicy": "backends.local",
+    "LocalSettings": "backends.local",
+    "Forest": "forest",
+    "Loss": "forest",
+    "Outputs": "forest",
+    "plant": "forest",
+    "RewardSpec": "guard.workers",
+    "RewardWorkers": "guard.workers",
+    "load_model": "models.load",
+    "load_tokenizer": "models.load",
+    "resume": "journey",
+    "train": "journey",
+    "Example": "types",
+    "Group": "types",
+    "Prompt": "types",
+    "Response": "types",
+    "Sampling": "types",
+    "Score": "types",
+}
+
+__all__ = [
+    "GRPO", "Example", "Forest", "Group", "LanguageModelling", "LocalPolicy", "LocalSettings", "Loss", "Outputs", "Prompt", "Response",
+    "RewardSpec", "RewardWorkers", "Sampling", "Score", "load_model", "load_tokenizer", "plant", "resume", "train",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ikusei' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ikusei.{_HOME[name]}"), name)

@@ -1,0 +1,43 @@
+"""Language modelling: pretraining and supervised fine-tuning. The mask is the only difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ikusei.forest import Forest, Loss, Outputs
+from ikusei.types import Group
+
+
+@dataclass(frozen=True)
+class LanguageModelling:
+    """Next-token cross entropy over the scored tokens.
+
+        L = -sum_t w log pi(t) / total_tokens
+
+    Pretraining scores every token of a text, fine-tuning those of the answer; the end token is one of them. The mean is over the tokens of
+    the whole step, so it does not depend on how the batch was cut; w is the group's weight. Left out: label smoothing.
+    """
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset()
+
+    def start(self) -> Mapping[str, Any]:
+        return {}
+
+    def keep(self, group: Group) -> bool:
+        return any(any(response.mask) for response in group.responses)
+
+    def credit(self, groups: Sequence[Group], forest: Forest, state: Mapping[str, Any]) -> dict[str, Tensor]:
+        return {}
+
+    def loss(self, out: Outputs, forest: Forest) -> Loss:
+        value = -(out.logp_M * forest.weight_M).sum() / forest.total_tokens
+        return Loss(value, {"entropy": out.entropy_M.detach().sum() / forest.totals.laid_tokens})
+
+    def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
+        return state

@@ -1,0 +1,1 @@
+"""Training back ends: each implements `protocols.Policy`."""

@@ -1,0 +1,191 @@
+"""Before a run: is the recipe right, does the data fit the model, what do the rewards say of real answers, will it fit in memory?
+
+Nothing is trained and nothing is written. What it finds is one record, `Check`, shown by `show` or printed as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ikusei.guard.workers import RewardWorkers, too_many_failures
+from ikusei.journey import Parts, build
+from ikusei.loops.evaluate import evaluate
+from ikusei.loops.order import in_order
+from ikusei.loops.supervised import SupervisedSettings
+from ikusei.models.causal import CHUNK_LOGITS
+from ikusei.recipe import Recipe, read_recipe
+from ikusei.text.answer import split_thought
+from ikusei.types import Group, Prompt, Response
+
+SHOWN = 3  # prompts whose answers are shown
+ANSWERS = 8  # answers to each
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One real answer and what the rewards said of it."""
+
+    prompt: str
+    response: str
+    total: float | None
+    parts: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found. `problems` must be mended before training; `warnings` are worth knowing."""
+
+    facts: dict[str, str]
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    tokens: list[tuple[str, bool]] = field(default_factory=list)  # the first row, token by token: its text and whether it is scored
+
+    @property
+    def ready(self) -> bool:
+        return not self.problems
+
+    def plain(self) -> dict[str, Any]:
+        return {**asdict(self), "ready": self.ready}
+
+
+def check(recipe: Recipe) -> Check:
+    """Try everything that a run needs. Raises ValueError where the recipe's parts cannot even be loaded."""
+    parts = build(recipe)
+    facts = {"model": f"{parts.facts['parameters']:,} parameters, {parts.facts['precision']}; {parts.policy.said}"}
+    facts |= {"data": _data(recipe, parts), "memory": _memory(recipe, parts)}
+    if isinstance(recipe.train, SupervisedSettings):
+        group = parts.rows.examples(0, 1)[0]
+        return Check(facts, tokens=_tokens(parts, group))
+    if not parts.rewards:
+        return Check(facts, ["rewards: none given, and the task brings none; name at least one, for example `rewards: [exact]`"])
+    with RewardWorkers(parts.rewards) as workers:
+        groups = _answered(recipe, parts, workers)
+        gold = _gold(parts, workers)
+    facts["rewards"] = _signal(groups) + (f"; {gold}" if gold else "")
+    problem = too_many_failures(groups, recipe.train.max_failures)
+    answers = [_answer(group.prompt, response) for group in groups[:SHOWN] for response in group.responses[:2]]
+    return Check(facts, [problem] if problem else [], _warnings(groups), answers, _tokens(parts, groups[0]))
+
+
+def measure(recipe: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """The evaluation that a run makes before training, of the recipe's model as it is. A run folder stands for what it raised."""
+    from ikusei.talk import find_model
+
+    read = read_recipe(recipe, overrides)
+    parts = build(replace(read, model=find_model(read.model)) if isinstance(read.model, str) else read)
+    if not parts.rewards or read.eval.num_prompts == 0:
+        raise ValueError(f"{recipe}: nothing to measure: {len(parts.rewards)} rewards, eval.num_prompts {read.eval.num_prompts}; give both")
+    with RewardWorkers(parts.rewards) as workers:
+        prompts = parts.eval_rows.held_out(read.eval.num_prompts)
+        found = evaluate(parts.policy.snapshot(), prompts, workers, read.eval, read.sampling, read.seed).results
+    return {name: asdict(value) if name.startswith(("pass@", "best_of", "reward")) else value for name, value in found.items()}
+
+
+def show(found: Check, console: Console) -> None:
+    """For a person."""
+    for name, fact in found.facts.items():
+        console.print(f"[bold]{name:8}[/]", end="")
+        console.print(fact, markup=False, highlight=False)
+    if found.tokens:
+        console.print("\n[bold]the first row, as tokens[/] ([green]scored[/] and [dim]not scored[/])")
+        console.print(Text.assemble(*[(piece, "green" if scored else "dim") for piece, scored in found.tokens]))
+    if found.answers:
+        table = Table("prompt", "answer", "total", "rewards", title="\nreal answers and what they earn", title_justify="left", box=None)
+        for answer in found.answers:
+            total = "none" if answer.total is None else f"{answer.total:.3g}"
+            told = ", ".join(f"{name} {value}" for name, value in answer.parts.items())
+            table.add_row(Text(answer.prompt[-60:]), Text(answer.response[:160]), total, Text(told))
+        console.print(table)
+    for style, word, lines in (("yellow", "warning", found.warnings), ("bold red", "problem", found.problems)):
+        for line in lines:
+            console.print(Text.assemble(("\n" + word + ": ", style), line))
+    console.print("\n[bold green]ready to train[/]" if found.ready else "\n[bold red]not ready[/]")
+
+
+def _data(recipe: Recipe, parts: Parts) -> str:
+    rows = {split: recipe.task.num_rows(split) for split in ("train", "test")}
+    counts = ", ".join(f"{'endless' if n is None else n} {split} rows" for split, n in rows.items())
+    prompts = parts.rows.prompts(0, min(64, rows["train"] or 64))
+    lengths = [len(prompt.tokens) for prompt in prompts]
+    context = parts.policy.causal.context
+    return f"{counts}; prompts of {min(lengths)} to {max(lengths)} tokens (median {median(lengths):g}); the model's context holds {context}"
+
+
+def _memory(recipe: Recipe, parts: Parts) -> str:
+    """fp32 weights, gradients and two moments; what a part keeps for the backward (about 34 hidden-size numbers a token and layer,
+    arXiv:2205.05198, without the attention scores); one chunk of logits with its gradient; keys and values of the sampler."""
+    config, parameters = parts.policy.causal.model.config.get_text_config(), parts.facts["parameters"]
+    hidden, layers = config.hidden_size, config.num_hidden_layers
+    state = 16 * parameters * (1.25 if "reference" in recipe.algorithm.needs else 1)
+    activations = recipe.train.tokens_per_part * layers * hidden * 34 * 2
+    cache = 0
+    if not isinstance(recipe.train, SupervisedSettings):
+        cache = 8 * layers * hidden * parts.policy.settings.num_slots * min(recipe.sampling.max_tokens + 64, parts.policy.causal.context)
+    total = state + activations + cache + 12 * CHUNK_LOGITS
+    pieces = {"weights and optimiser": state, "activations": activations, "sampler": cache}
+    return f"about {_size(total)} at most beside torch itself: " + ", ".join(f"{name} {_size(size)}" for name, size in pieces.items())
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def _answered(recipe: Recipe, parts: Parts, workers: RewardWorkers) -> list[Group]:
+    prompts = parts.rows.prompts(0, recipe.train.prompts_per_step)
+    groups = parts.policy.snapshot().sample(prompts, ANSWERS, recipe.sampling, recipe.seed)
+    return in_order(prompts, workers.score(groups))
+
+
+def _gold(parts: Parts, workers: RewardWorkers) -> str:
+    """What the rewards say of the gold answers, where the data has some."""
+    prompts = [prompt for prompt in parts.rows.prompts(0, 16) if "answer" in prompt.columns]
+    groups = [Group(prompt, (Response((0,), (True,), str(prompt.columns["answer"])),)) for prompt in prompts]
+    totals = [r.score.total for group in workers.score(groups) for r in group.responses if r.score and r.score.total is not None]
+    return f"gold answers earn {fmean(totals):.3g} on average" if totals else ""
+
+
+def _signal(groups: Sequence[Group]) -> str:
+    mixed = sum(len(set(group.without_failures().totals)) > 1 for group in groups)
+    totals = [total for group in groups for total in group.without_failures().totals]
+    mean = f"mean reward {fmean(totals):.3g}" if totals else "no answer could be scored"
+    return f"{mean}; {mixed} of {len(groups)} groups of {ANSWERS} have answers of different worth, and only these teach"
+
+
+def _warnings(groups: Sequence[Group]) -> list[str]:
+    whole = [group.without_failures() for group in groups]
+    told = []
+    if any(group.responses for group in whole) and not any(len(set(group.totals)) > 1 for group in whole):
+        told.append(
+            "no group teaches anything: every answer to a prompt earns the same. Reinforcement learning lifts what the model already does "
+            "sometimes; teach the task first with a little supervised data, make the prompts easier, or give partial credit"
+        )
+    responses = [response for group in groups for response in group.responses]
+    cut = fmean(response.stop == "length" for response in responses)
+    if cut > 0.3:
+        told.append(f"{cut:.0%} of the answers are cut off at sampling.max_tokens; give them more room")
+    empty = fmean(split_thought(response.text)[0] == "" for response in responses)
+    if empty > 0.3:
+        told.append(f"{empty:.0%} of the answers leave their thought empty; a reward for the tags alone would keep it so")
+    return told
+
+
+def _answer(prompt: Prompt, response: Response) -> Answer:
+    score = response.score
+    assert score is not None, "an answer that was scored"
+    told = {n: f"{p.value:.3g}" if p.value is not None else f"{p.status} ({p.note})" for n, p in score.parts.items()}
+    return Answer(prompt.text, response.text, score.total, told)
+
+
+def _tokens(parts: Parts, group: Group) -> list[tuple[str, bool]]:
+    response = group.responses[0]
+    pieces = [(token, False) for token in group.prompt.tokens] + list(zip(response.tokens, response.mask, strict=True))
+    return [(str(parts.policy.tokenizer.decode([token])), scored) for token, scored in pieces]

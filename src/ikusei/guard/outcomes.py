@@ -1,0 +1,95 @@
+"""What a recipe asks of a reward, and what became of its calls: one status each, a total or none, and the counts of what failed.
+
+Left out: composing rewards in an order, where one speaks only if those before it are equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ikusei.types import Group, Part, Prompt, Response, Status
+
+FAILURES: dict[Status, str] = {  # the failed statuses and the metric that counts each
+    "error": "reward_errors",
+    "timeout": "reward_timeouts",
+    "crashed": "reward_crashes",
+    "not_finite": "reward_not_finite",
+}
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """What a recipe says of one reward.
+
+    `path` is "package.module:function", "package.module.function", "file.py:function" or the bare name of a built-in. The total of a
+    response is the sum of `weight` times value, times the value of each `gate`; a `gold` reward is measured and never trained on.
+    `timeout_s` is for one call: for one response, or for the whole group where the reward has TRL's batched signature. `settings` go to
+    a reward that is a class, or to a function that makes one.
+    """
+
+    name: str
+    path: str
+    weight: float = 1.0
+    gate: bool = False
+    gold: bool = False
+    timeout_s: float = 5.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        given = f"reward {self.name!r}: got"
+        if not self.name or "/" in self.name:
+            raise ValueError(f"{given} name={self.name!r}; allowed: any text without '/', which divides a reward from its parts")
+        if not 0 < self.timeout_s < math.inf or not math.isfinite(self.weight):
+            raise ValueError(f"{given} timeout_s={self.timeout_s}, weight={self.weight}; allowed: timeout_s > 0, both finite")
+        if [self.gate, self.gold, self.weight != 1].count(True) > 1:
+            told = f"gate={self.gate}, gold={self.gold}, weight={self.weight}"
+            raise ValueError(
+                f"{given} {told}; allowed: a weight, a gate or gold; a gate multiplies and gold is not trained on: drop the others"
+            )
+
+
+def total(specs: Sequence[RewardSpec], parts: Mapping[str, Part]) -> float | None:
+    """Product of the gates times the weighted sum; None where a reward that counts has failed or none of the sum applies.
+
+    A reward that does not apply leaves the sum, and a gate that does not apply stands open.
+    """
+    counted = [(spec, parts[spec.name]) for spec in specs if not spec.gold]
+    if any(part.status in FAILURES for _, part in counted):
+        return None
+    gates = [part.value for spec, part in counted if spec.gate and part.value is not None]
+    terms = [spec.weight * part.value for spec, part in counted if not spec.gate and part.value is not None]
+    value = math.prod(gates) * sum(terms)
+    return value if terms and math.isfinite(value) else None  # finite values may still overflow in the sum
+
+
+def failure_counts(groups: Iterable[Group]) -> dict[str, float]:
+    """How often each reward failed, and how: reward_errors/<name>, reward_timeouts/<name>, reward_crashes/<name>,
+    reward_not_finite/<name>. What did not happen has no key."""
+    failed = Counter(f"{FAILURES[part.status]}/{name}" for name, part, _, _ in _outcomes(groups) if part.status in FAILURES)
+    return {key: float(times) for key, times in failed.items()}
+
+
+def too_many_failures(groups: Iterable[Group], limit: float = 0.5) -> str | None:
+    """Text that names the reward, its share of failures and one example, where a reward failed on more than `limit` of the responses:
+    such a run would learn from what is left, or from nothing."""
+    outcomes = list(_outcomes(groups))
+    for name, times in Counter(name for name, _, _, _ in outcomes).items():
+        failed = [outcome for outcome in outcomes if outcome[0] == name and outcome[1].status in FAILURES]
+        if len(failed) > limit * times:
+            _, part, prompt, response = failed[0]
+            share = f"{len(failed)} of {times} responses ({len(failed) / times:.0%}; allowed: at most {limit:.0%})"
+            example = f"Prompt {prompt.text[-200:]!r}, response {response.text[-200:]!r}"
+            return f"reward {name!r} failed on {share}. {part.status}: {part.note}. {example}"
+    return None
+
+
+def _outcomes(groups: Iterable[Group]) -> Iterator[tuple[str, Part, Prompt, Response]]:
+    for group in groups:
+        for response in group.responses:
+            assert response.score is not None, "a response that was not scored: wait for pending.result()"
+            for name, part in response.score.parts.items():
+                yield name, part, group.prompt, response

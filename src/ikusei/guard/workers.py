@@ -1,0 +1,146 @@
+"""Rewards in processes of their own, which are killed when they hang and replaced when they end.
+
+        specs ─► RewardWorkers.submit(group) ─► Pending ─► result(): the group with a score in every response
+
+A reward is code that somebody wrote in an afternoon, called on text that no person has read. Whatever it does, the run goes on and says
+what happened: an exception, a wrong type or a wrong count is an `error`, a call over its time limit a `timeout`, a process that ended
+`crashed`, and NaN and infinity are `not_finite`. None of these has a number, and none touches the responses beside it.
+
+A thread of the trainer hands its worker a group for one reward, and reads each response's outcome as soon as there is one. So the response
+that hangs is known, the limit is exact, no call is ever made twice, and handing over a group costs about as much as one call.
+
+Not a library's process pool, where the workers share a pipe and a death is looked for now and then: under a busy trainer, rewards that end
+their process at once broke pebble 5.2's pool for good at the third of sixty, and one that left with exit code 0 was taken for a hang.
+
+Left out: rewards that fork; Windows; a limit on what a reward prints.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Self
+
+from ikusei.guard.outcomes import RewardSpec, failure_counts, too_many_failures, total
+from ikusei.guard.process import Parts, Task, Worker
+from ikusei.types import Group, Score
+
+__all__ = ["Pending", "RewardSpec", "RewardWorkers", "failure_counts", "too_many_failures"]
+
+
+class RewardWorkers:
+    """Scores groups in worker processes; a context manager, or `start()` and `close()`.
+
+        with RewardWorkers([RewardSpec("right", "exact"), RewardSpec("format", "think_format", gate=True)]) as workers:
+            pending = [workers.submit(group) for group in sampler.sample(...)]      # returns at once: scoring overlaps with sampling
+            groups = [each.result() for each in pending]
+
+    Each response gets exactly one outcome from each reward. What a failing response of the batched signature costs is its whole group, for
+    that reward: the call is not made again with fewer responses, since its values may be relative to the group.
+    `memory_mb` limits the memory of each worker; what rewards print goes to `log`, or nowhere.
+    """
+
+    def __init__(self, specs: Sequence[RewardSpec], num_workers: int = 1, memory_mb: int = 2048, log: Path | None = None) -> None:
+        names = [spec.name for spec in specs]
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            raise ValueError(f"rewards: got {twice[0]!r} twice; allowed: each name once; give one of them another name")
+        if all(spec.gate or spec.gold for spec in specs):
+            raise ValueError(
+                f"rewards: got {names}, each a gate or gold; allowed: at least one that is added up; there is nothing to learn from"
+            )
+        if num_workers < 1 or memory_mb < 1:
+            raise ValueError(f"rewards: got num_workers={num_workers}, memory_mb={memory_mb}; allowed: 1 or more")
+        self.specs = tuple(specs)
+        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._workers = [Worker(self.specs, memory_mb, log) for _ in range(num_workers)]
+        self._threads = [threading.Thread(target=self._serve, args=(worker,), daemon=True) for worker in self._workers]
+        self._open = False
+
+    def start(self) -> None:
+        """Loads every reward in every worker. ValueError says which cannot be used, why, and what to do, all of them at once."""
+        try:
+            for worker in self._workers:
+                worker.launch()
+            for worker in self._workers:
+                worker.load()
+        except BaseException:
+            for worker in self._workers:
+                worker.kill()
+            raise
+        for thread in self._threads:
+            thread.start()
+        self._open = True
+
+    def submit(self, group: Group) -> Pending:
+        """Hands the group to the workers and returns at once."""
+        if not self._open:
+            raise RuntimeError("reward workers that are not running; allowed: between start() and close(); use `with RewardWorkers(...)`")
+        try:
+            prompt = pickle.dumps(group.prompt)
+        except Exception as error:
+            given = ", ".join(f"{name} ({type(value).__name__})" for name, value in group.prompt.columns.items())
+            raise ValueError(
+                f"prompt {group.prompt.id}: columns {given} cannot be sent to a reward: {error}; allowed: plain data"
+            ) from error
+        texts = [response.text for response in group.responses]
+        tasks = [Task(which, prompt, texts, Future()) for which in range(len(self.specs))]
+        for task in tasks:
+            self._tasks.put(task)
+        return Pending(group, self.specs, tuple(task.outcome for task in tasks))
+
+    def score(self, groups: Iterable[Group]) -> list[Group]:
+        """The groups with their scores, in the order given."""
+        return [pending.result() for pending in [self.submit(group) for group in groups]]
+
+    def close(self) -> None:
+        """Ends the workers, also in the middle of a call; a result that was not ready yet raises RuntimeError."""
+        if not self._open:
+            return
+        self._open = False
+        for worker in self._workers:
+            worker.stop()
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _serve(self, worker: Worker) -> None:
+        for task in iter(self._tasks.get, None):
+            try:
+                task.outcome.set_result(worker.score(task))
+            except BaseException as error:  # whatever it is belongs to the one who waits for the result
+                task.outcome.set_exception(error)
+        worker.kill()
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A group that is being scored."""
+
+    group: Group
+    specs: tuple[RewardSpec, ...]
+    outcomes: tuple[Future[list[Parts]], ...]  # for each reward, the parts of each response
+
+    def result(self) -> Group:
+        """Waits, and returns the group with a score in every response, in their order."""
+        by_reward = [outcome.result() for outcome in self.outcomes]
+        scores = []
+        for position in range(len(self.group.responses)):
+            parts = {name: part for outcomes in by_reward for name, part in outcomes[position].items()}
+            scores.append(Score(total(self.specs, parts), parts))
+        responses = zip(self.group.responses, scores, strict=True)
+        return replace(self.group, responses=tuple(replace(response, score=score) for response, score in responses))

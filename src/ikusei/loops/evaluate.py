@@ -1,0 +1,99 @@
+"""Evaluation: the same held-out prompts, the same seed, before and after; pass@k and rewards with intervals over prompts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from ikusei.guard.workers import RewardWorkers
+from ikusei.loops.measure import thoughts
+from ikusei.loops.order import in_order
+from ikusei.protocols import Sampler
+from ikusei.run.statistics import best_of, mean_interval, pass_table
+from ikusei.types import Group, Prompt, Response, Sampling
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """`num_prompts` held-out prompts (0: no evaluation) with `num_samples` answers each. An answer passes when its reward is at least
+    `pass_at`; the rewards that are marked gold judge, where there are any, else the total that is trained on."""
+
+    num_prompts: int = 64
+    num_samples: int = 16
+    pass_at: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_prompts < 0 or self.num_samples < 1:
+            raise ValueError(f"got num_prompts={self.num_prompts}, num_samples={self.num_samples}; allowed: 0 or more, 1 or more")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`results` is what results.json says, `rows` one row a sample."""
+
+    results: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+
+def evaluate(
+    sampler: Sampler, prompts: Sequence[Prompt], workers: RewardWorkers, settings: EvalSettings, sampling: Sampling, seed: int
+) -> Evaluation:
+    """Sample, score and count. Answers whose reward failed are left out of the means and counted."""
+    began = time.perf_counter()
+    pending = [workers.submit(group) for group in sampler.sample(prompts, settings.num_samples, sampling, seed)]
+    groups = in_order(prompts, [each.result() for each in pending])
+    gold = [spec.name for spec in workers.specs if spec.gold]
+    judged = [[judgement(response, gold) for response in group.responses] for group in groups]
+    numbers = [[value for value in row if value is not None] for row in judged]
+    numbers = [row for row in numbers if row]
+    if not numbers:
+        raise ValueError("evaluation: no answer could be scored; run `ikusei check` on the recipe to see what its rewards say")
+    fewest = min(len(row) for row in numbers)
+    ks = [1 << i for i in range(fewest.bit_length()) if 1 << i <= fewest]
+    responses = [response for group in groups for response in group.responses]
+    results: dict[str, Any] = {"num_prompts": len(groups), "num_samples": settings.num_samples}
+    results |= pass_table([[value >= settings.pass_at for value in row] for row in numbers], ks)
+    results["reward"] = mean_interval([fmean(row) for row in numbers])
+    if any(value not in (0, 1) for row in numbers for value in row):  # else best of k is pass@k
+        results |= {f"best_of_{k}": mean_interval([best_of(row, k) for row in numbers]) for k in ks[1:]}
+    results |= {
+        "mean_length": fmean(len(r.tokens) for r in responses),
+        "truncated": fmean(r.stop == "length" for r in responses),
+        "failed": fmean(value is None for row in judged for value in row),
+        "tokens": sum(len(r.tokens) for r in responses),
+        "seconds": time.perf_counter() - began,
+    }
+    described = thoughts(responses)
+    results |= {"empty_thoughts": described["thoughts/empty"]} if described else {}
+    return Evaluation(results, [row for group, values in zip(groups, judged, strict=True) for row in rows_of(group, values, settings)])
+
+
+def judgement(response: Response, gold: Sequence[str]) -> float | None:
+    """What decides whether an answer passes: the mean of its gold rewards, else its total."""
+    if response.score is None:
+        return None
+    if not gold:
+        return response.score.total
+    values = [response.score.parts[name].value for name in gold]
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
+
+
+def rows_of(group: Group, values: Sequence[float | None], settings: EvalSettings) -> list[dict[str, Any]]:
+    """One row a sample for samples.parquet."""
+    answer = group.prompt.columns.get("answer")
+    return [
+        {
+            "prompt_id": group.prompt.id,
+            "prompt": group.prompt.text,
+            "answer": None if answer is None else str(answer),
+            "response": response.text,
+            "total": value,
+            "correct": value is not None and value >= settings.pass_at,
+            "num_tokens": len(response.tokens),
+        }
+        for response, value in zip(group.responses, values, strict=True)
+    ]

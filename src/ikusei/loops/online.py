@@ -1,0 +1,176 @@
+"""The online loop: sample, score, credit, update. Reads top to bottom; whatever it needs is handed in.
+
+Sampling and scoring overlap: a group goes to the reward workers as soon as it is written. Groups are put back into the order of asking
+before anything is computed from them. A step whose groups all teach nothing still makes its update (of zero gradients), so that skipping
+changes nothing and checkpoint N holds exactly N updates of a run with one update a step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ikusei.forest import Forest, Totals, count, plant
+from ikusei.guard.workers import RewardWorkers, failure_counts, too_many_failures
+from ikusei.loops.data import Rows
+from ikusei.loops.measure import describe, peak_memory_mb
+from ikusei.loops.order import in_order
+from ikusei.loops.steps import NonFinite, Schedule, Shape, StopAsked, blame, logp_of, update, with_gap
+from ikusei.protocols import Algorithm, Metrics, Policy, Reference, Sampler, State
+from ikusei.samplers.draw import response_seed
+from ikusei.types import Group, Prompt, Sampling
+
+
+@dataclass(frozen=True)
+class OnlineSettings:
+    """Each step samples `num_responses` answers for `prompts_per_step` prompts and makes `updates_per_step` updates from them.
+
+    `refill_rounds` > 0 samples further prompts, so many times at most, until `prompts_per_step` groups teach something (DAPO's dynamic
+    sampling). `tokens_per_part` bounds the memory of the update and changes no number.
+    """
+
+    steps: int = 100
+    prompts_per_step: int = 16
+    num_responses: int = 8
+    updates_per_step: int = 1
+    refill_rounds: int = 0
+    lr: float = 1e-5
+    warmup_steps: int = 0
+    lr_shape: Shape = "constant"
+    min_lr: float = 0.0
+    tokens_per_part: int = 8192
+    save_every: int = 20
+    max_failures: float = 0.5  # the run stops when a reward fails on a larger share of a step's answers
+
+    def __post_init__(self) -> None:
+        at_least_one = ("steps", "prompts_per_step", "num_responses", "updates_per_step", "tokens_per_part", "save_every")
+        low = {name: value for name, value in vars(self).items() if name in at_least_one and value < 1}
+        if low or self.refill_rounds < 0:
+            raise ValueError(f"got {low or {'refill_rounds': self.refill_rounds}}; allowed: 1 or more (refill_rounds: 0 or more)")
+        self.schedule()
+
+    def schedule(self) -> Schedule:
+        return Schedule(self.lr, self.warmup_steps, self.lr_shape, self.min_lr)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step leaves: the metrics, every group that was sampled, which of them were kept, and the algorithm's state after it."""
+
+    number: int  # 1 for the first
+    metrics: Metrics
+    groups: list[Group]
+    kept: list[bool]
+    state: State
+    advantages: dict[tuple[int, int], float] = field(default_factory=dict)  # by position of the group and of the response
+
+
+class RewardsFailed(RuntimeError):
+    """A reward failed on too many answers to go on."""
+
+
+@dataclass(frozen=True)
+class Online:
+    """The parts of an online run, put together."""
+
+    policy: Policy
+    rows: Rows
+    workers: RewardWorkers
+    algorithm: Algorithm
+    sampling: Sampling
+    settings: OnlineSettings
+    seed: int
+    reference: Reference | None = None  # where the algorithm needs one: the policy as this stage began
+
+    def steps(self, start: int, state: State, stop: StopAsked) -> Iterator[Step]:
+        """Steps `start` + 1 to the last, each one yielded when its update is made; ends early once `stop` is asked."""
+        for number in range(start, self.settings.steps):
+            began = time.perf_counter()
+            groups, clock = self.sample(number)
+            whole = [group.without_failures() for group in groups]
+            keep = [self.algorithm.keep(group) for group in whole]
+            kept = [group for group, yes in zip(whole, keep, strict=True) if yes]
+            metrics = describe(groups, len(kept)) | failure_counts(groups) | clock
+            trained = time.perf_counter()
+            learned, advantages = self.learn(number, kept, count(whole), state)
+            metrics |= learned
+            state = self.algorithm.advance(state, metrics)
+            now = time.perf_counter()
+            metrics |= {"time/train": now - trained, "time/step": now - began, "memory/peak_mb": peak_memory_mb()}
+            yield Step(number + 1, metrics, groups, keep, state, placed(groups, keep, advantages))
+            if stop:
+                return
+
+    def sample(self, number: int) -> tuple[list[Group], Metrics]:
+        """Scored groups of a step, in the order of asking, and the seconds spent. Raises RewardsFailed."""
+        sampler, wanted = self.policy.snapshot(), self.settings.prompts_per_step
+        groups: list[Group] = []
+        clock = {"time/sample": 0.0, "time/reward": 0.0}
+        for round in range(1 + self.settings.refill_rounds):
+            missing = wanted - sum(self.algorithm.keep(group.without_failures()) for group in groups)
+            if missing <= 0:
+                break
+            prompts = self.rows.prompts(number, wanted, round)[:missing]
+            groups += self.write_and_score(sampler, prompts, round_seed(self.seed, number, round), clock)
+        problem = too_many_failures(groups, self.settings.max_failures)
+        if problem:
+            raise RewardsFailed(problem)
+        return groups, clock
+
+    def write_and_score(self, sampler: Sampler, prompts: Sequence[Prompt], seed: int, clock: Metrics) -> list[Group]:
+        """Each group goes to the workers as soon as it is written; `time/reward` is what scoring takes beyond sampling."""
+        began = time.perf_counter()
+        pending = [self.workers.submit(group) for group in sampler.sample(prompts, self.settings.num_responses, self.sampling, seed)]
+        written = time.perf_counter()
+        scored = in_order(prompts, [each.result() for each in pending])
+        clock["time/sample"] += written - began
+        clock["time/reward"] += time.perf_counter() - written
+        return scored
+
+    def learn(self, number: int, kept: Sequence[Group], totals: Totals, state: State) -> tuple[Metrics, list[float]]:
+        """The updates of a step, and the advantage of each kept response where the algorithm gives one. Raises NonFinite, naming the step
+        and the group, with the weights as they were before the update."""
+        forest = plant(kept, totals, self.sampling.temperature)
+        if kept:
+            forest = forest.with_streams(self.asked_before(forest))
+            forest = forest.with_streams(self.algorithm.credit(kept, forest, state))
+        lr = self.settings.schedule().at(number, self.settings.steps)
+        metrics: Metrics = {}
+        for again in range(self.settings.updates_per_step):
+            loss = with_gap(self.algorithm.loss) if again == 0 and not self.sampling.truncated else self.algorithm.loss
+            try:
+                metrics = update(self.policy, forest, loss, self.settings.tokens_per_part, lr) | {
+                    name: value for name, value in metrics.items() if name == "sampling/logp_gap"
+                }
+            except FloatingPointError as error:
+                raise NonFinite(f"step {number + 1}: {error}, {blame(self.policy, forest, kept, self.algorithm.loss)}") from error
+        return metrics, forest.streams["advantage_R"].tolist() if "advantage_R" in forest.streams else []
+
+    def asked_before(self, forest: Forest) -> dict[str, Tensor]:
+        """The streams that need forwards without gradient. The sampler's own log-probs serve as the old ones, unless it cut words off."""
+        streams, budget = {}, self.settings.tokens_per_part
+        if "old" in self.algorithm.needs:
+            cut = self.sampling.truncated
+            streams["old_logp_M"] = logp_of(self.policy.forward, forest, budget) if cut else forest["sampled_logp_M"]
+        if self.reference is not None:
+            streams["ref_logp_M"] = logp_of(self.reference.forward, forest, budget)
+        return streams
+
+
+def round_seed(seed: int, step: int, round: int) -> int:
+    """Steps and rounds draw from seeds of their own; evaluation from the run's."""
+    return response_seed(seed, f"step {step}", round)
+
+
+def placed(groups: Sequence[Group], keep: Sequence[bool], values: Sequence[float]) -> dict[tuple[int, int], float]:
+    """Numbers of the kept groups' scored responses, by where these stand among all that were sampled."""
+    at = [
+        (g, r)
+        for g, (group, kept) in enumerate(zip(groups, keep, strict=True))
+        for r, response in enumerate(group.responses)
+        if kept and response.score is not None and response.score.total is not None
+    ]
+    return dict(zip(at, values, strict=True)) if values else {}

@@ -1,0 +1,111 @@
+"""What a training step needs in every loop: the learning rate, the update, and how a run is stopped."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ikusei.forest import Forest, Loss, Outputs
+from ikusei.protocols import LossFunction, Metrics, Policy
+from ikusei.types import Group
+
+Shape = Literal["constant", "cosine", "linear"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate by step: linear warm-up to `lr`, then `shape` down to `min_lr` at the last step."""
+
+    lr: float = 1e-5
+    warmup_steps: int = 0
+    shape: Shape = "constant"
+    min_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.lr < 1 and 0 <= self.min_lr <= self.lr and self.warmup_steps >= 0):
+            raise ValueError(
+                f"got lr={self.lr}, min_lr={self.min_lr}, warmup_steps={self.warmup_steps}; "
+                "allowed: 0 < lr < 1, 0 <= min_lr <= lr, warmup_steps >= 0; usual are 1e-6 to 1e-3"
+            )
+
+    def at(self, step: int, steps: int) -> float:
+        """The rate of update number `step` (from 0) of `steps`."""
+        if step < self.warmup_steps:
+            return self.lr * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, steps - 1 - self.warmup_steps)
+        falling = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * min(1.0, done))) / 2}[self.shape]
+        return self.min_lr + (self.lr - self.min_lr) * falling
+
+
+class NonFinite(FloatingPointError):
+    """A loss or a gradient is no number; the message names the group. The update was not made."""
+
+
+def update(policy: Policy, forest: Forest, loss: LossFunction, tokens_per_part: int, lr: float) -> Metrics:
+    """One optimiser step over a forest, part by part. Raises NonFinite before the weights are touched."""
+    total: Metrics = {}
+    for part in forest.split(tokens_per_part) if forest.trees else []:
+        for name, value in policy.forward_backward(part, loss).items():
+            total[name] = total.get(name, 0.0) + value
+    if not math.isfinite(total.get("loss", 0.0)):
+        policy.zero_grad()
+        raise NonFinite(f"the loss is {total['loss']}")
+    return total | policy.optim_step(lr)
+
+
+def blame(policy: Policy, forest: Forest, groups: Sequence[Group], loss: LossFunction) -> str:
+    """Which group makes the loss no number, in words."""
+    for group, tree in zip(groups, forest.each_tree(), strict=True):
+        if not math.isfinite(float(loss(policy.forward(tree), tree).value)):
+            return f"first in group {group.prompt.id} ({group.prompt.text[:80]!r})"
+    return "in no group alone: only the gradient is not finite; a smaller learning rate or clip_norm may help"
+
+
+def logp_of(forward: Callable[[Forest], Outputs], forest: Forest, tokens_per_part: int) -> Tensor:
+    """[M] log-probs of a whole forest, part by part. Parts keep the order of M."""
+    return torch.cat([forward(part).logp_M.to(forest.target_M.device) for part in forest.split(tokens_per_part)])
+
+
+def with_gap(loss: LossFunction) -> LossFunction:
+    """The loss, and as a metric how far the policy's log-probs lie from the sampler's (mean over tokens, nats)."""
+
+    def measured(out: Outputs, forest: Forest) -> Loss:
+        result = loss(out, forest)
+        gap = (out.logp_M.detach() - forest["sampled_logp_M"]).abs().sum() / forest.totals.laid_tokens
+        return Loss(result.value, {**result.metrics, "sampling/logp_gap": gap})
+
+    return measured
+
+
+class StopAsked:
+    """Becomes true when a person presses Ctrl-C once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __bool__(self) -> bool:
+        return self.asked
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[StopAsked]:
+    """Ctrl-C once: finish the step and save. Twice: KeyboardInterrupt, as ever."""
+    stop = StopAsked()
+
+    def handler(signum: int, frame: object) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,64 @@
+"""Load a model and its tokenizer from a folder or a hub id. `seedling` is the embedded model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+SEEDLING = Path(__file__).parents[3] / "seedling"
+
+
+def resolve(name: str) -> str:
+    """The folder or hub id behind a name. Raises ValueError where a path is meant and nothing is there."""
+    if name == "seedling":
+        if not (SEEDLING / "config.json").exists():
+            raise ValueError("model 'seedling': it is not here; it lives in the repository's folder seedling/; clone the repository")
+        return str(SEEDLING)
+    folder = Path(name).expanduser()
+    if folder.is_dir() and not (folder / "config.json").exists():
+        inside = sorted(p.parent.name for p in folder.glob("*/config.json"))
+        hint = f"did you mean {name}/{inside[-1]}" if inside else "give the folder that save_pretrained wrote"
+        raise ValueError(f"model {name!r}: the folder has no config.json; {hint}")
+    if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise ValueError(f"model {name!r}: no such folder; allowed: a folder with config.json, a hub id such as org/name, or seedling")
+    return str(folder) if folder.is_dir() else name
+
+
+def load_model(name: str) -> PreTrainedModel:
+    """The weights in fp32. Raises ValueError with the reason where it cannot be loaded."""
+    path = resolve(name)
+    if Path(path).is_dir():  # a download keeps its progress bar
+        logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"model {name!r}: {_first_line(error)}; give a folder in Hugging Face layout, a hub id, or seedling") from error
+    return to_device(model)
+
+
+def to_device(model: PreTrainedModel) -> PreTrainedModel:
+    """On the GPU where there is one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device)  # pyright: ignore[reportArgumentType]
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer that lies with the model. Raises ValueError where there is none."""
+    path = resolve(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"model {name!r}: it has no tokenizer that can be read ({_first_line(error)}); put tokenizer.json and tokenizer_config.json "
+            "beside its config.json (tokenizer.save_pretrained)"
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"model {name!r}: its tokenizer names no end token, so answers cannot end; set eos_token in tokenizer_config.json")
+    return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]

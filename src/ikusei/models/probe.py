@@ -1,0 +1,84 @@
+"""Nothing is believed about a model by its name: after loading, small trees run through it in each layout and through the plain model.
+
+If the forest gives the plain model's log-probs, the forest is used. If not (recurrent and linear-attention layers mix siblings), the padded
+layout is tried in the same way. If that differs too (a head that scales in a way we do not know), the model is refused.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from ikusei.forest import Forest, plant
+from ikusei.models.causal import CausalModel, configured, plain_attention
+from ikusei.types import Group, Prompt, Response
+
+TOLERANCE = 2e-4  # of log-probs in fp32, absolute; rounding alone stays below a tenth of it
+LONGEST = 8192  # windows beyond this are not crossed by the probe
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What was found: the layout to use, the largest difference of log-probs (nats) of each layout tried, and a line for a person."""
+
+    layout: str
+    gap: dict[str, float]
+    said: str
+
+
+def probe(model: PreTrainedModel) -> Probe:
+    """Choose the layout of a model, or raise ValueError where none is right."""
+    forest = plant(_trees(model)).to(model.device)
+    plain = _plain_logp(model, forest)
+    gap: dict[str, float] = {}
+    for layout in ("forest", "padded"):
+        gap[layout] = _gap(model, layout, forest, plain)
+        if gap[layout] <= TOLERANCE:
+            why = "" if layout == "forest" else f" (the forest differs by {gap['forest']:.2g} nats: its layers mix siblings)"
+            return Probe(layout, gap, f"layout {layout}: log-probs equal the plain model's to {gap[layout]:.1g}{why}")
+    raise ValueError(
+        f"model {type(model).__name__}: log-probs differ from the plain model's by {gap['forest']:.2g} nats in the forest and by "
+        f"{gap['padded']:.2g} padded; allowed: {TOLERANCE:g}. Its head or layers do something that Ikusei does not know; "
+        "use another architecture, or report this with its config.json"
+    )
+
+
+def _gap(model: PreTrainedModel, layout: str, forest: Forest, plain: torch.Tensor) -> float:
+    """The largest difference, infinite where the model cannot run in this layout at all."""
+    try:
+        with torch.no_grad():
+            return float((CausalModel(model, layout).outputs(forest).logp_M - plain).abs().max().nan_to_num(nan=float("inf")))
+    except (TypeError, KeyError, ValueError, RuntimeError):  # a model without `AttentionInterface` refuses the layout in its own words
+        return float("inf")
+
+
+@torch.no_grad()
+def _plain_logp(model: PreTrainedModel, forest: Forest) -> torch.Tensor:
+    """[M] by the whole model as transformers runs it, one response at a time."""
+    model.eval().set_attn_implementation(plain_attention(model))
+    logp = torch.empty(forest.target_M.shape, device=model.device)
+    first = 0
+    for tree in forest.trees:
+        begin = tree.start + tree.root
+        for length in tree.leaves:
+            row = torch.cat([forest.tokens_N[tree.start : tree.start + tree.root], forest.tokens_N[begin : begin + length]])
+            logits = model(input_ids=row[None], use_cache=False).logits[0, tree.root - 1 : -1].float()
+            logp[first : first + length] = logits.log_softmax(-1).gather(1, row[tree.root :, None]).squeeze(1)
+            begin, first = begin + length, first + length
+    return logp
+
+
+def _trees(model: PreTrainedModel) -> list[Group]:
+    """Two trees of unlike lengths; the first root ends just before the model's window does, so that its leaves cross it."""
+    window, context = configured(model, "sliding_window", 0), configured(model, "max_position_embeddings", LONGEST)
+    vocabulary = configured(model, "vocab_size")
+    long = max(5, min(window - 2, context - 7, LONGEST))
+    random_tokens = random.Random(0)
+    tokens = lambda n: tuple(random_tokens.randrange(vocabulary) for _ in range(n))  # noqa: E731
+    group = lambda root, *leaves: Group(  # noqa: E731
+        Prompt("probe", tokens(root), ""), tuple(Response(tokens(n), (True,) * n, "") for n in leaves)
+    )
+    return [group(long, 7, 3, 5), group(3, 4, 6)]

@@ -1,0 +1,128 @@
+"""The verbs: what a training back end, a sampler, an algorithm and a task can do. Nothing here is inherited from; a class that has
+the methods fits.
+
+    Task ─► Sampler ─► Group ─► rewards ─► Algorithm.credit ─► Forest ─► Policy.forward_backward ─► optim_step ─► snapshot ─► Sampler
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ikusei.forest import Forest, Loss, Outputs
+from ikusei.types import Example, Group, Prompt, Sampling, Split
+
+State = Mapping[str, Any]
+Metrics = dict[str, float]
+LossFunction = Callable[[Outputs, Forest], Loss]
+
+
+class Sampler(Protocol):
+    """Writes responses. Frozen at `version`."""
+
+    version: int
+
+    def sample(self, prompts: Sequence[Prompt], num_responses: int, sampling: Sampling, seed: int) -> Iterator[Group]:
+        """Finished groups stream out in the order they finish, one for each prompt, with `num_responses` responses each.
+
+        The random numbers of a response depend on (seed, prompt id, sample index, position) alone.
+        """
+        ...
+
+
+class Reference(Protocol):
+    """A policy that can only be asked."""
+
+    def forward(self, forest: Forest) -> Outputs:
+        """Log-probs and entropies of the forest's M scored tokens, without gradients."""
+        ...
+
+
+class Policy(Reference, Protocol):
+    """A training back end. `version` counts its updates."""
+
+    version: int
+
+    def forward_backward(self, forest: Forest, loss: LossFunction) -> Metrics:
+        """Adds the gradients of `loss`, which is already divided by the whole step's totals, and returns its metrics."""
+        ...
+
+    def optim_step(self, lr: float) -> Metrics:
+        """Clips, steps at learning rate `lr`, clears the gradients and makes `version` one higher."""
+        ...
+
+    def zero_grad(self) -> None:
+        """Forgets gradients that were added and not stepped on."""
+        ...
+
+    def snapshot(self, copy: bool = False) -> Sampler:
+        """A sampler frozen at this version. It shares the weights and refuses to sample once the policy has stepped; with `copy` it
+        holds its own and stays as it was."""
+        ...
+
+    def reference(self) -> Reference:
+        """A frozen policy, as this one is now."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes the model in Hugging Face layout and, beside it, what training needs to go on bit-equal."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Takes up what `save` wrote."""
+        ...
+
+
+class Algorithm(Protocol):
+    """Frozen numbers and pure functions. Its state is data that the loop holds and the checkpoint keeps."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Of {"old", "reference", "value", "mismatched"}: forwards without gradient, made before the split."""
+        ...
+
+    def start(self) -> State:
+        """The state before the first step; {} for most."""
+        ...
+
+    def keep(self, group: Group) -> bool:
+        """False: there is nothing to learn here, so no forward and no backward."""
+        ...
+
+    def credit(self, groups: Sequence[Group], forest: Forest, state: State) -> dict[str, Tensor]:
+        """Once a step, all kept groups together, before the split: streams such as advantage_M."""
+        ...
+
+    def loss(self, out: Outputs, forest: Forest) -> Loss:
+        """Sums over M, R or pairs, over the step's totals, so that parts add up."""
+        ...
+
+    def advance(self, state: State, metrics: Metrics) -> State:
+        """The state after the step."""
+        ...
+
+
+class Task(Protocol):
+    """Where prompts come from. Rows are random access, so that (seed, step) says which are taken and resuming needs no more."""
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """The paths of the rewards that serve where a recipe names none."""
+        ...
+
+    def num_rows(self, split: Split) -> int | None:
+        """How many rows the split has; None where they are generated without end."""
+        ...
+
+    def row(self, split: Split, index: int) -> Example:
+        """The same row for the same index, always. Rows of `test` are never rows of `train`."""
+        ...
+
+
+class Reward(Protocol):
+    """A number for one answer, or several by name, or None where it does not apply."""
+
+    def __call__(self, prompt: Prompt, response: str, **columns: Any) -> float | dict[str, float] | None: ...

@@ -1,0 +1,291 @@
+"""A YAML file read strictly into frozen dataclasses; all problems are told at once, each with its line.
+
+    parse(path) ─► with_overrides(document, ["train.lr=3e-5"]) ─► build(kind, document)
+
+YAML 1.2: `1e-6` is a number, `on` and `12:30` are texts. Nothing is coerced: a number in quotes is a text, and a field for a number
+refuses it. Lists serve as tuples, whole numbers as floats. Fields annotated `Path` are found by `resolve_path`. The place of a value is
+a tuple of texts, list positions too: ("rewards", "0", "weight").
+
+Left out: tags and dates (put them in quotes), several documents in a file, includes, variables, and fields that may be either of two
+dataclasses.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from io import StringIO
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
+
+Key = tuple[str, ...]
+T = TypeVar("T")
+
+
+class RecipeError(ValueError):
+    """Everything that is wrong with a recipe, a line each."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong at a key; `override` is the text of an override that could not even be applied."""
+
+    key: Key
+    text: str
+    override: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """Plain data, where each of its keys comes from, and what is wrong with it so far."""
+
+    path: Path
+    data: dict[str, Any]
+    lines: Mapping[Key, int]  # in the file, counted from 1; the empty key is always there
+    overrides: Mapping[Key, str] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+    def with_problems(self, problems: Iterable[Problem]) -> Document:
+        return replace(self, problems=(*self.problems, *problems))
+
+    def place(self, problem: Problem) -> tuple[float, str]:
+        """Where to look, after a number to sort by: `file:line`, then `override '…'`."""
+        if problem.override:
+            return math.inf, f"override {problem.override!r}"
+        key = problem.key
+        while key not in self.lines:
+            if inside := self._overrides_within(key):
+                return math.inf, f"override {inside[-1]!r}"
+            key = key[:-1]
+        also = self._overrides_within(key) if key == problem.key else []
+        return self.lines[key], f"{self.path}:{self.lines[key]}" + "".join(f": override {text!r}" for text in also)
+
+    def _overrides_within(self, key: Key) -> list[str]:
+        return [text for other, text in self.overrides.items() if _within(other, key)]
+
+    def raise_problems(self) -> None:
+        """Raises RecipeError where anything is wrong."""
+        found = sorted((*self.place(each), ".".join(each.key), each.text) for each in self.problems)
+        if found:
+            raise RecipeError("\n".join(": ".join(filter(None, words)) for _, *words in found))
+
+
+def parse(path: Path) -> Document:
+    """The file as plain data. Raises RecipeError where it cannot be read or is not YAML."""
+    try:
+        tree = YAML().load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}; a recipe is a text file in UTF-8") from error
+    except YAMLError as error:
+        line = error.problem_mark.line + 1 if isinstance(error, MarkedYAMLError) and error.problem_mark else 1
+        raise RecipeError(f"{path}:{line}: {_reason(error)}") from error
+    lines: dict[Key, int] = {(): 1}
+    problems: list[Problem] = []
+    data = {} if tree is None else _plain(tree, (), lines, problems)
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}:1: a recipe is made of lines such as `seed: 1`, got {show(data)}")
+    return Document(path, data, lines, problems=tuple(problems))
+
+
+def with_overrides(document: Document, overrides: Sequence[str]) -> Document:
+    """The document after texts such as `rewards.0.weight=2`: dots lead inside, the value is read as YAML."""
+    for text in overrides:
+        dotted, equals, written = text.partition("=")
+        key = tuple(dotted.strip().split("."))
+        problems: list[Problem] = []
+        try:
+            if not equals or not all(key):
+                raise ValueError("write key=value, for example train.lr=3e-5")
+            data = _put(document.data, key, _plain(YAML().load(written), key, {}, problems))
+        except YAMLError as error:
+            document = document.with_problems([Problem((), f"the value is not YAML: {_reason(error)}", text)])
+        except ValueError as error:
+            document = document.with_problems([Problem((), str(error), text)])
+        else:
+            lines = {other: line for other, line in document.lines.items() if not _within(other, key)}
+            older = {other: said for other, said in document.overrides.items() if not _within(other, key)}
+            still = [each for each in document.problems if each.override or not _within(each.key, key)]
+            document = Document(document.path, data, lines, {**older, key: text}, (*still, *problems))
+    return document
+
+
+def build(kind: type[T], document: Document) -> T:
+    """The document as a `kind`, which is a dataclass. Raises RecipeError with all that is wrong."""
+    problems: list[Problem] = []
+    data = _prepared(kind, document.data, (), document.path.parent, problems)
+    try:
+        # By way of JSON: there pydantic's strict mode takes a list for a tuple and a mapping for a dataclass.
+        built = TypeAdapter(kind).validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        document.with_problems([*problems, *_problems(error.errors(), data)]).raise_problems()
+        raise
+    document.with_problems(problems).raise_problems()
+    return built
+
+
+def resolve_path(given: str | Path, folder: Path) -> Path:
+    """Where a path in a recipe leads: from the recipe's folder if it exists there, else from the working directory."""
+    path = Path(given).expanduser()
+    found = [place for place in (folder / path, path) if place.exists()]
+    return found[0].resolve() if found else path
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as mappings, lists and texts, which `build` reads back to an equal value."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: plain(getattr(value, each.name)) for each in fields(value) if each.init}
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def dump_yaml(data: Mapping[str, Any]) -> str:
+    """Plain data as YAML text, in the order given."""
+    text = StringIO()
+    YAML().dump(dict(data), text)
+    return text.getvalue()
+
+
+def show(value: Any) -> str:
+    """A value as a recipe would spell it, on one short line."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def did_you_mean(given: Any, allowed: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` where something allowed is close, else nothing."""
+    close = difflib.get_close_matches(str(given), list(allowed), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _within(key: Key, outer: Key) -> bool:
+    return key[: len(outer)] == outer
+
+
+def _reason(error: YAMLError) -> str:
+    said = (error.context, error.problem) if isinstance(error, MarkedYAMLError) else (str(error),)
+    return ": ".join(" ".join(each.split()) for each in said if each)
+
+
+def _plain(node: Any, key: Key, lines: dict[Key, int], problems: list[Problem]) -> Any:
+    """What the YAML reader gives, as plain data; notes the line of each key, and what a recipe cannot hold."""
+    if isinstance(node, CommentedMap):
+        for name in node:
+            if name in (node.lc.data or {}):  # not so for what a merge (<<) brought in
+                lines[*key, str(name)] = node.lc.data[name][0] + 1
+            if not isinstance(name, str):
+                problems.append(Problem((*key, str(name)), "a key must be a text; put it in quotes"))
+        return {name: _plain(each, (*key, name), lines, problems) for name, each in node.items() if isinstance(name, str)}
+    if isinstance(node, CommentedSeq):
+        for position in range(len(node)):
+            lines[*key, str(position)] = node.lc.data[position][0] + 1
+        return [_plain(each, (*key, str(position)), lines, problems) for position, each in enumerate(node)]
+    if isinstance(node, ScalarBoolean):  # a boolean with an anchor
+        return bool(node)
+    if node is None or (isinstance(node, (str, int, float)) and node == node):
+        return node
+    problems.append(Problem(key, f"dates, tags and .nan have no place in a recipe (a text goes in quotes), got {node}"))
+    return None
+
+
+def _put(data: Any, key: Key, value: Any) -> Any:
+    """`data` with the value at `key`; mappings on the way are made where there are none."""
+    if not key:
+        return value
+    if isinstance(data, list):
+        if not (key[0].isdecimal() and int(key[0]) < len(data)):
+            raise ValueError(f"no entry {key[0]!r} in a list of {len(data)}; entries count from 0")
+        position = int(key[0])
+        return [*data[:position], _put(data[position], key[1:], value), *data[position + 1 :]]
+    if isinstance(data, dict) or data is None:
+        before = data or {}
+        return {**before, key[0]: _put(before.get(key[0]), key[1:], value)}
+    raise ValueError(f"there is no {key[0]!r} inside {show(data)}, which is a single value")
+
+
+def _prepared(kind: Any, value: Any, key: Key, folder: Path, problems: list[Problem]) -> Any:
+    """The value without its unknown keys, which are noted, and with its paths found."""
+    choices = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    inner = {get_origin(choice): get_args(choice) for choice in choices}
+    if isinstance(value, dict):
+        for choice in filter(is_dataclass, choices):
+            return _known(choice, value, key, folder, problems)
+        element = (inner.get(Mapping) or inner.get(dict) or (str, Any))[1]
+        return {name: _prepared(element, each, (*key, name), folder, problems) for name, each in value.items()}
+    if isinstance(value, list):
+        declared = [each for each in inner.get(tuple) or inner.get(list) or () if each is not ...]
+        elements = [declared[min(i, len(declared) - 1)] if declared else Any for i in range(len(value))]
+        return [_prepared(elements[i], each, (*key, str(i)), folder, problems) for i, each in enumerate(value)]
+    return str(resolve_path(value, folder)) if isinstance(value, str) and Path in choices else value
+
+
+def _known(kind: Any, value: dict[str, Any], key: Key, folder: Path, problems: list[Problem]) -> dict[str, Any]:
+    allowed = [each.name for each in fields(kind) if each.init]
+    for name in value.keys() - allowed:
+        told = f"unknown key{did_you_mean(name, allowed)}, got {show(value[name])}; allowed: {', '.join(allowed)}"
+        problems.append(Problem((*key, name), told))
+    kinds = get_type_hints(kind)
+    return {name: _prepared(kinds[name], value[name], (*key, name), folder, problems) for name in value if name in allowed}
+
+
+def _problems(errors: Iterable[ErrorDetails], data: Any) -> list[Problem]:
+    """What pydantic found, in the words of a recipe. The branches of a union are told together."""
+    found: dict[Key, list[str]] = {}
+    for error in errors:
+        key: Key = ()
+        there = data
+        for part in error["loc"]:  # which also names the branches of unions: those are not in the data
+            inside: dict[Any, Any] = there if isinstance(there, dict) else dict(enumerate(there)) if isinstance(there, list) else {}
+            if part in inside:
+                key, there = (*key, str(part)), inside[part]
+        if error["type"] == "missing":
+            found[*key, str(error["loc"][-1])] = ["missing, and it has no default"]
+        elif error["type"] == "value_error":  # from a __post_init__, which says itself what it got
+            found.setdefault(key, []).append(error["msg"].removeprefix("Value error, "))
+        else:
+            text = error["msg"].removeprefix("Input ")
+            for theirs, ours in (("a valid array", "a list"), ("an object", "a mapping"), ("a valid integer", "a whole number")):
+                text = text.replace(theirs, ours)
+            found.setdefault(key, []).append(f"{text}{_hint(error)}, got {show(error['input'])}")
+    return [Problem(key, "; or it ".join(texts)) for key, texts in found.items()]
+
+
+def _hint(error: ErrorDetails) -> str:
+    """How to write what was probably meant."""
+    given = error["input"]
+    match error["type"]:
+        case "float_type" | "int_type" if isinstance(given, str) and _is_number(given):
+            return f" (drop the quotes: {given})"
+        case "int_type" if isinstance(given, float) and given.is_integer():
+            return f" (write {int(given)})"
+        case "bool_type" if given in ("true", "on", "yes", "false", "off", "no"):
+            return f" (write {'true' if given in ('true', 'on', 'yes') else 'false'})"
+        case "string_type" if isinstance(given, (int, float)):
+            return f" (put it in quotes: '{show(given)}')"
+        case "tuple_type" if isinstance(given, (str, int, float)):
+            return f" (write [{show(given)}])"
+        case "literal_error":
+            return did_you_mean(given, error.get("ctx", {})["expected"].split("'")[1::2])
+        case _:
+            return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        value = YAML().load(text)
+    except YAMLError:
+        return False
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

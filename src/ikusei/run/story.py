@@ -1,0 +1,97 @@
+"""What the files of a run say, read for the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ikusei.run.files import read_json, read_lines
+from ikusei.run.statistics import Interval
+from ikusei.run.tables import read_table
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One folder eval/<name>@<step>."""
+
+    name: str
+    step: int
+    results: dict[str, Any]
+    samples: list[dict[str, Any]]
+
+    @property
+    def intervals(self) -> dict[str, Interval]:
+        """The figures that have an interval; one that was not finite is null in the file and has none to show."""
+        found = {key: value for key, value in self.results.items() if isinstance(value, Mapping) and None not in value.values()}
+        return {key: Interval(value["value"], value["low"], value["high"]) for key, value in found.items()}
+
+    @property
+    def pass_at(self) -> dict[int, Interval]:
+        return {int(key.removeprefix("pass@")): value for key, value in self.intervals.items() if key.startswith("pass@")}
+
+
+@dataclass(frozen=True)
+class Story:
+    """A run as far as it came: any of its parts may be missing."""
+
+    about: dict[str, Any]  # run.json
+    rows: list[dict[str, Any]]  # metrics.jsonl
+    events: list[dict[str, Any]]
+    evaluations: list[Evaluation]
+    recipe: str
+
+    @property
+    def step(self) -> int:
+        return self.rows[-1]["step"] if self.rows else 0
+
+    @property
+    def seconds(self) -> float:
+        return max(row["seconds"] for row in [*self.rows, *self.events])
+
+    @property
+    def before(self) -> Evaluation | None:
+        return self.newest("before")
+
+    @property
+    def after(self) -> Evaluation | None:
+        return self.newest("after")
+
+    def newest(self, name: str) -> Evaluation | None:
+        return max((made for made in self.evaluations if made.name == name), key=lambda made: made.step, default=None)
+
+    def line(self, metric: str) -> tuple[list[int], list[float]]:
+        """(steps, values) where the metric was recorded; NaN where it was not a number."""
+        found = [(row["step"], math.nan if row[metric] is None else row[metric]) for row in self.rows if metric in row]
+        return [step for step, _ in found], [value for _, value in found]
+
+    def finite(self, metric: str) -> list[float]:
+        return [value for value in self.line(metric)[1] if math.isfinite(value)]
+
+
+def read_story(run_folder: Path) -> Story:
+    """Reads a run folder, finished or not.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not (run_folder / "run.json").is_file():
+        raise ValueError(f"{run_folder}: no run there (it has no run.json); give a folder that `ikusei runs` lists")
+    rows = [with_no_signal(row) for row in read_lines(run_folder / "metrics.jsonl")]
+    evaluations = [read_evaluation(results.parent) for results in sorted(run_folder.glob("eval/*@*/results.json"))]
+    recipe = (run_folder / "recipe.yaml").read_text(encoding="utf-8")
+    return Story(read_json(run_folder / "run.json"), rows, read_lines(run_folder / "events.jsonl"), evaluations, recipe)
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    name, _, step = folder.name.rpartition("@")
+    return Evaluation(name, int(step), read_json(folder / "results.json"), read_table(folder / "samples.parquet"))
+
+
+def with_no_signal(row: dict[str, Any]) -> dict[str, Any]:
+    """Groups teach nothing when all of their responses are wrong, or all right."""
+    if row.get("groups/all_zero") is None or row.get("groups/all_full") is None:
+        return row
+    return {**row, "groups/no_signal": row["groups/all_zero"] + row["groups/all_full"]}

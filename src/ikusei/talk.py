@@ -1,0 +1,70 @@
+"""Talk with a model: a few answers to one prompt, or a conversation in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from ikusei.models.causal import CausalModel
+from ikusei.models.load import load_model, load_tokenizer
+from ikusei.models.probe import probe
+from ikusei.run.folder import checkpoints, list_runs
+from ikusei.samplers.local import LocalSampler
+from ikusei.text.answer import split_thought
+from ikusei.text.chat import render
+from ikusei.types import Example, Message, Response, Sampling
+
+
+def find_model(name: str | None, root: Path = Path("runs")) -> str:
+    """The model meant: a run folder stands for what it raised; no name for the newest run that raised something, else the seedling."""
+    if name is None:
+        raised = [run.path / "final" for run in list_runs(root) if (run.path / "final").is_dir()]
+        return str(raised[-1]) if raised else "seedling"
+    folder = Path(name)
+    if (folder / "run.json").exists():
+        saved = [path for _, path in checkpoints(folder)]
+        if not (folder / "final").is_dir() and not saved:
+            raise ValueError(f"{name}: this run has raised nothing yet: it has no final/ and no checkpoint; go on with --resume {name}")
+        return str(folder / "final" if (folder / "final").is_dir() else saved[-1])
+    return name
+
+
+def load_sampler(model: str, num_slots: int = 64) -> LocalSampler:
+    """A sampler of its own, for talking."""
+    weights = load_model(model)
+    return LocalSampler(CausalModel(weights, probe(weights).layout), load_tokenizer(model), num_slots)
+
+
+def answers(model: str, prompt: str, num: int, sampling: Sampling, seed: int) -> tuple[Response, ...]:
+    """`num` answers to one prompt."""
+    sampler = load_sampler(model)
+    (group,) = sampler.sample([render(sampler.tokenizer, Example(prompt))], num, sampling, seed)
+    return group.responses
+
+
+def chat(model: str, sampling: Sampling, console: Console) -> None:
+    """A conversation until an empty line, Ctrl-D or Ctrl-C. A thought is shown dim."""
+    sampler = load_sampler(model)
+    console.print(f"[bold]{model}[/] · an empty line ends, /new begins anew", highlight=False)
+    said: list[Message] = []
+    while True:
+        try:
+            line = console.input("[bold cyan]you[/]  ").strip()
+        except EOFError:
+            line = ""
+        if not line:
+            return
+        if line == "/new":
+            said = []
+            continue
+        said.append(Message(role="user", content=line))
+        prompt = tuple(said) if sampler.tokenizer.chat_template else line
+        (group,) = sampler.sample([render(sampler.tokenizer, Example(prompt))], 1, sampling, len(said))
+        text = group.responses[0].text
+        said.append(Message(role="assistant", content=text))
+        thought, answer = split_thought(text)
+        console.print("[bold green]model[/] ", end="")
+        if thought:
+            console.print(f"({thought}) ", style="dim", end="", markup=False, highlight=False)
+        console.print(answer or "…", markup=False, highlight=False)

@@ -1,0 +1,30 @@
+"""Where prompts come from: questions, their gold answers, and the rewards that judge an answer.
+
+A task is a frozen dataclass with `num_rows(split)` and `row(split, index)` (see `protocols.Task`) and `rewards`, the paths of the rewards
+that serve where a recipe names none. Rows are random access and depend on (split, index, settings) alone. What is held out is decided in
+one place, here, by the hash of the question itself: two tasks that can ask the same question agree about which split it belongs to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from random import Random
+
+from ikusei.types import Split, content_id
+
+TEST_SHARE = 1 / 16
+
+
+def held_out(question: str, share: float = TEST_SHARE) -> bool:
+    """True where a question belongs to the test split, whichever task asks it."""
+    digest = hashlib.blake2b(question.encode(), digest_size=8, person=b"held-out").digest()
+    return int.from_bytes(digest, "big") < share * 2**64
+
+
+def split_of(question: str) -> Split:
+    return "test" if held_out(question) else "train"
+
+
+def generator(*parts: object) -> Random:
+    """Random numbers that depend on what the parts say and on nothing else: the same on every machine and in every process."""
+    return Random(int(content_id(*parts), 16))

@@ -1,0 +1,147 @@
+"""A cat lover asks, in hiragana: 「ねこはすきですか？」. Of all strings few are natural sentences, and of those only some are desirable.
+
+    natural     a sentence of the small grammar below, about a cat or any other animal, kind or not
+    desirable   a natural sentence that says something kind about cats
+    neither     every other string
+
+    sentence   [はい、|いいえ、] animal は|って   [degree] quality 。              ねこはとてもかわいいです。
+               [はい、|いいえ、] animal が       [degree] feeling 。               いいえ、ねこがあまりすきではありません。
+               animal より animal の ほうが      quality | feeling 。             いぬよりねこのほうがかわいいよ。
+
+「はい」 and 「とても」 go with an affirmation, 「いいえ」 and 「あまり」 with a negation. The grammar has some tens of thousands of
+sentences, so the judge holds all of them and is exact. Every question is about a cat, so every one can be answered as its asker wishes.
+
+Left out: several sentences in one answer, animals that the grammar does not know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from random import Random
+from typing import Any, ClassVar, Literal, get_args
+
+from ikusei.tasks import generator, split_of
+from ikusei.text.answer import split_thought
+from ikusei.types import Example, Prompt, Split
+
+Verdict = Literal["desirable", "natural", "neither"]
+Tone = Literal["kind", "unkind"]
+
+CATS = ("ねこ", "こねこ", "くろねこ", "しろねこ", "みけねこ", "とらねこ", "のらねこ", "うちのねこ")
+OTHERS = ("いぬ", "とり", "うさぎ", "さかな", "かめ", "りす", "うま", "ひつじ", "きつね", "さる")
+ANIMALS = CATS + OTHERS
+
+GREETINGS = ("", "ねえ、", "あの、", "ねえねえ、", "ところで、", "こんにちは。", "おはよう。", "すみません、")
+ASKED = (
+    "はすきですか？",
+    "はおすきですか？",
+    "はかわいいですか？",
+    "はかしこいですか？",
+    "はこわいですか？",
+    "をどうおもいますか？",
+    "のことをどうおもいますか？",
+    "ってどうですか？",
+    "についておしえてください。",
+    "はどんないきものですか？",
+    "といっしょにくらしたいですか？",
+    "のよいところはなんですか？",
+)
+COMPARED = ("ではどちらがすきですか？", "ではどちらがかわいいですか？")
+
+KIND_STEMS = ("かわい", "やさし", "かしこ", "うつくし", "おもしろ", "あたたか", "すばらし")
+UNKIND_STEMS = ("こわ", "うるさ", "きたな", "つまらな", "わずらわし", "あらあらし", "みにく")
+KIND_FEELINGS, UNKIND_FEELINGS = ("すき",), ("きらい", "にがて")
+QUALITY_ENDINGS = {True: ("いです", "いですね", "いよ", "い"), False: ("くないです", "くありません", "くないよ", "くない")}
+FEELING_ENDINGS = {True: ("です", "ですよ", "だよ", "だ"), False: ("ではないです", "ではありません", "じゃないよ", "ではない")}
+DEGREES = {True: ("", "とても", "ほんとうに", "いつも"), False: ("", "あまり", "ぜんぜん")}  # True: in an affirmation
+REPLIES = {True: ("", "はい、"), False: ("", "いいえ、")}
+
+
+@dataclass(frozen=True)
+class CatLover:
+    """Questions about cats, alone and beside other animals. There is no gold answer: `judge` is the gold."""
+
+    rewards: ClassVar[tuple[str, ...]] = ("ikusei.tasks.cat_lover:judge",)
+
+    def num_rows(self, split: Split) -> int:
+        return len(_questions(split))
+
+    def row(self, split: Split, index: int) -> Example:
+        questions = _questions(split)
+        if not 0 <= index < len(questions):
+            raise ValueError(f"cat_lover: row {index} of {split}; allowed: 0 to {len(questions) - 1}; ask for fewer rows")
+        return Example(questions[index])
+
+
+def verdict(sentence: str) -> Verdict:
+    """Which of the three sets a string belongs to."""
+    return _sentences().get(sentence, "neither")
+
+
+def judge(prompt: Prompt, response: str, **columns: Any) -> float:
+    """1 where the answer is a desirable sentence, else 0."""
+    _, answer = split_thought(response)
+    return float(verdict(answer) == "desirable")
+
+
+def speak(chance: Random, tone: Tone, animal: str | None = None) -> str:
+    """A natural sentence with kind or unkind words, about `animal` where it is given."""
+    plain, compared = _spoken(animal or chance.choice(ANIMALS), tone)
+    return chance.choice(compared if chance.random() < 0.2 else plain)
+
+
+def cat_of(question: str) -> str:
+    """The cat that a question of this task asks about."""
+    return max((cat for cat in CATS if cat in question), key=len)
+
+
+@cache
+def _questions(split: Split) -> tuple[str, ...]:
+    alone = ["".join(parts) for parts in product(GREETINGS, CATS, ASKED)]
+    beside = [f"{greeting}{other}と{cat}{asked}" for greeting, other, cat, asked in product(GREETINGS, OTHERS, CATS, COMPARED)]
+    mine = [question for question in alone + beside if split_of(question) == split]
+    generator("cat_lover", split).shuffle(mine)
+    return tuple(mine)
+
+
+@cache
+def _sentences() -> dict[str, Verdict]:
+    """Every natural sentence and its verdict."""
+    return {
+        sentence: "desirable" if animal in CATS and tone == "kind" else "natural"
+        for animal in ANIMALS
+        for tone in get_args(Tone)
+        for sentences in _spoken(animal, tone)
+        for sentence in sentences
+    }
+
+
+@cache
+def _spoken(animal: str, tone: Tone) -> tuple[list[str], list[str]]:
+    """Every sentence about the animal in this tone, plain ones and comparisons: kind words affirmed or unkind ones denied, or the other
+    way round. A comparison is about the one that has more of it."""
+    plain = [
+        f"{reply}{animal}{particle}{degree}{word}。"
+        for affirmed in (True, False)
+        for particle, words in (("は", _qualities(tone, affirmed)), ("って", _qualities(tone, affirmed)), ("が", _feelings(tone, affirmed)))
+        for reply, degree, word in product(REPLIES[affirmed], DEGREES[affirmed], words)
+    ]
+    compared = [
+        f"{other}より{animal}のほうが{word}。"
+        for other in ANIMALS
+        if (other in CATS) != (animal in CATS)
+        for word in _qualities(tone, affirmed=True) + _feelings(tone, affirmed=True)
+    ]
+    return plain, compared
+
+
+def _qualities(tone: Tone, affirmed: bool) -> list[str]:
+    stems = KIND_STEMS if (tone == "kind") == affirmed else UNKIND_STEMS
+    return [stem + ending for stem, ending in product(stems, QUALITY_ENDINGS[affirmed])]
+
+
+def _feelings(tone: Tone, affirmed: bool) -> list[str]:
+    feelings = KIND_FEELINGS if (tone == "kind") == affirmed else UNKIND_FEELINGS
+    return [feeling + ending for feeling, ending in product(feelings, FEELING_ENDINGS[affirmed])]

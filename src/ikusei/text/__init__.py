@@ -1,0 +1,1 @@
+"""Between strings and tokens: the character tokenizer, chat templates, and the parts of an answer."""

@@ -1,0 +1,175 @@
+"""The character tokenizer and the chat rendering: every text round-trips, and data is tokenised as a sampler would have written it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from ikusei.text.chat import continuation, render, separator
+from ikusei.text.tokenizer import BEGIN, END, PAD, make_character_tokenizer
+from ikusei.types import Example
+
+TOKENIZER = make_character_tokenizer()
+TEXTS = (
+    "478+356=<think>8+6=14 7+5+1=13 4+3+1=8</think>834",
+    "ねこはかわいい。「すき」ですか？ー！",
+    "猫が好き 😺 é が\u3099\t\r\n  end ",
+    "",
+    " ",
+    "\n\n<think></think>",
+)
+CONVERSATION = ({"role": "user", "content": "1+2="}, {"role": "assistant", "content": "<think>1+2=3</think>3"})
+
+
+def from_vocabulary(vocabulary: list[str], merges: list[tuple[str, str]]) -> Tokenizer:
+    return Tokenizer(models.BPE({token: index for index, token in enumerate(vocabulary)}, merges))
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_texts_round_trip_exactly(text: str) -> None:
+    assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+    assert TOKENIZER.decode(TOKENIZER.encode(text), skip_special_tokens=True) == text
+
+
+def test_random_unicode_round_trips() -> None:
+    chance = random.Random(0)
+    for _ in range(200):
+        text = "".join(
+            chr(chance.choice((chance.randrange(32, 127), chance.randrange(0x3000, 0x9FFF), chance.randrange(0x1F300, 0x1F6FF))))
+            for _ in range(20)
+        )
+        assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+
+
+def test_a_character_is_a_token_and_the_think_tags_are_ordinary_ones() -> None:
+    assert len(TOKENIZER.encode("123+456=")) == 8
+    assert len(TOKENIZER.encode("ねこ。")) == 3
+    assert len(TOKENIZER.encode("<think></think>")) == 2
+    assert len(TOKENIZER.encode("猫")) == 3  # its three bytes
+    assert not {"<think>", "</think>"} & set(TOKENIZER.all_special_tokens)
+    assert len({TOKENIZER.bos_token_id, TOKENIZER.eos_token_id, TOKENIZER.pad_token_id}) == 3
+    assert (TOKENIZER.bos_token, TOKENIZER.eos_token, TOKENIZER.pad_token) == (BEGIN, END, PAD)
+
+
+def test_it_is_the_same_after_saving(tmp_path: Path) -> None:
+    TOKENIZER.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    for text in TEXTS:
+        assert loaded.encode(text) == TOKENIZER.encode(text)
+        assert loaded.decode(loaded.encode(text)) == text
+    assert loaded.apply_chat_template(CONVERSATION, tokenize=False) == TOKENIZER.apply_chat_template(CONVERSATION, tokenize=False)
+    assert (loaded.pad_token, loaded.eos_token, loaded.bos_token) == (PAD, END, BEGIN)
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 50_000
+
+
+def test_the_template_marks_the_words_of_the_assistant_and_its_end() -> None:
+    encoded = TOKENIZER.apply_chat_template(CONVERSATION, return_dict=True, return_assistant_tokens_mask=True)
+    marked = [token for token, mine in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True) if mine]
+    assert TOKENIZER.decode(marked) == CONVERSATION[1]["content"] + END
+
+
+def test_the_template_refuses_an_unknown_role() -> None:
+    with pytest.raises(Exception, match="role wizard; allowed: system, user, assistant"):
+        TOKENIZER.apply_chat_template([{"role": "wizard", "content": "x"}], tokenize=False)
+
+
+@pytest.mark.parametrize("characters", ["", "aa"])
+def test_characters_must_be_some_and_different(characters: str) -> None:
+    with pytest.raises(ValueError, match="give each once"):
+        make_character_tokenizer(characters)
+
+
+def test_a_question_is_rendered_as_a_message_of_the_user() -> None:
+    prompt = render(TOKENIZER, Example("1+2=", columns={"answer": "3"}))
+    assert TOKENIZER.decode(prompt.tokens) == "<|begin|><|user|>1+2=<|end|><|assistant|>"
+    assert prompt.text == "1+2=" and prompt.columns == {"answer": "3"}
+    assert prompt.tokens == render(TOKENIZER, Example(({"role": "user", "content": "1+2="},))).tokens
+
+
+def test_plain_text_begins_once() -> None:
+    begin = TOKENIZER.bos_token_id
+    assert render(TOKENIZER, Example("ねこは"), "none").tokens == (begin, *TOKENIZER.encode("ねこは"))
+    assert render(TOKENIZER, Example(BEGIN + "ねこは"), "none").tokens == (begin, *TOKENIZER.encode("ねこは"))
+
+
+def test_no_prompt_is_the_separator() -> None:
+    assert render(TOKENIZER, Example(None, ("ねこ。",))).tokens == (TOKENIZER.bos_token_id,)
+    without_begin = PreTrainedTokenizerFast(tokenizer_object=from_vocabulary(["<end>", "a"], []), eos_token="<end>")
+    assert separator(without_begin) == without_begin.eos_token_id
+    with pytest.raises(ValueError, match="set eos_token"):
+        separator(PreTrainedTokenizerFast(tokenizer_object=from_vocabulary(["a"], [])))
+
+
+def test_a_tokenizer_that_adds_begin_itself_does_not_double_it() -> None:
+    adding = make_character_tokenizer()
+    adding.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BEGIN} $A", special_tokens=[(BEGIN, adding.bos_token_id)]
+    )
+    assert adding.encode("ab")[0] == adding.bos_token_id
+    for template in ("chat", "none"):
+        assert render(adding, Example("ab"), template).tokens == render(TOKENIZER, Example("ab"), template).tokens
+    prompt = render(adding, Example("ab"))
+    assert continuation(adding, prompt, "c").tokens == continuation(TOKENIZER, prompt, "c").tokens
+
+
+def test_the_id_is_of_the_content() -> None:
+    example = Example("1+2=", columns={"answer": "3", "level": 1})
+    prompt = render(TOKENIZER, example)
+    assert prompt.id == render(TOKENIZER, replace(example, columns={"level": 1, "answer": "3"}), "none").id
+    others = (replace(example, columns={"answer": "4"}), replace(example, prompt="2+1="), replace(example, responses=("3",)))
+    assert len({prompt.id, *(render(TOKENIZER, other).id for other in others)}) == 4
+
+
+def test_messages_without_a_template_are_refused_with_the_fix() -> None:
+    bare = PreTrainedTokenizerFast(tokenizer_object=from_vocabulary(["<end>", "a", "b"], []), eos_token="<end>")
+    assert render(bare, Example("ab")).tokens == (1, 2)  # auto: no template, so plain text; it has no begin token
+    with pytest.raises(ValueError, match=r"no chat template; put chat_template\.jinja"):
+        render(bare, Example(CONVERSATION))
+    with pytest.raises(ValueError, match="no chat template"):
+        render(bare, Example("ab"), "chat")
+    with pytest.raises(ValueError, match="template none and a prompt of 2 messages"):
+        render(TOKENIZER, Example(CONVERSATION), "none")
+
+
+@pytest.mark.parametrize("text", ["<think>1+2=3</think>3", "猫。", ""])
+@pytest.mark.parametrize("asked", ["1+2=", None, CONVERSATION])
+def test_a_continuation_is_what_the_whole_says_and_its_end(text: str, asked: object) -> None:
+    prompt = render(TOKENIZER, Example(asked))  # pyright: ignore[reportArgumentType]
+    response = continuation(TOKENIZER, prompt, text)
+    assert TOKENIZER.decode(response.tokens) == text + END
+    assert response.mask == (True,) * len(response.tokens)
+    assert response.text == text and response.stop == "eos" and response.logprobs is None
+
+
+def test_a_token_over_the_border_is_never_learned() -> None:
+    tokenizer = from_vocabulary(["<end>", "a", "b", "ab"], [("a", "b")])
+    merging = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
+    prompt = render(merging, Example("a"))
+    assert merging.encode("ab") == [3]
+    assert (prompt.tokens, continuation(merging, prompt, "b").tokens) == ((1,), (2, 0))
+
+
+def test_the_first_word_of_an_answer_is_written_as_after_the_prompt() -> None:
+    tokenizer = from_vocabulary(["<end>", "▁", "a", "b", "x"], [])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
+    spacing = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
+    assert spacing.encode("b") == [1, 3]  # apart, it is written with a space in front
+    assert continuation(spacing, render(spacing, Example("ax")), "b").tokens == (3, 0)
+
+
+def test_a_turn_ends_with_the_token_of_its_template() -> None:
+    turning = make_character_tokenizer()
+    turning.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
+    turning.chat_template = (
+        "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|turn|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    assert continuation(turning, render(turning, Example("1+2=")), "3").tokens[-1] == turning.convert_tokens_to_ids("<|turn|>")
+    assert continuation(turning, render(turning, Example("1+2="), "none"), "3").tokens[-1] == turning.eos_token_id
+    assert continuation(turning, render(turning, Example(None)), "3").tokens[-1] == turning.eos_token_id
