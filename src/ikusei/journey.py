@@ -16,8 +16,8 @@ from ikusei.backends.local import LocalPolicy, LocalSettings, export
 from ikusei.guard.workers import RewardSpec, RewardWorkers
 from ikusei.loops.data import Rows
 from ikusei.loops.evaluate import evaluate
-from ikusei.loops.online import Online, RewardsFailed, Step
-from ikusei.loops.steps import NonFinite, stop_on_interrupt
+from ikusei.loops.online import Online, Step
+from ikusei.loops.steps import NonFinite, RewardsFailed, stop_on_interrupt
 from ikusei.loops.supervised import Supervised, SupervisedSettings
 from ikusei.models.load import load_model, load_tokenizer
 from ikusei.models.make import MakeModel, make_model, make_tokenizer
@@ -51,6 +51,9 @@ def train(recipe: str | Path, *overrides: str, folder: Path | None = None, conso
     """
     read = read_recipe(Path(recipe), overrides)
     parts = build(read)
+    if parts.rewards:
+        with RewardWorkers(parts.rewards):  # a reward that cannot be used is told before there is a run
+            pass
     source = Path(recipe).read_text(encoding="utf-8") + "".join(f"# override: {override}\n" for override in overrides)
     run = Run.create(Path("runs"), read.name, source, resolved(read), parts.facts, folder)
     return _conduct(read, parts, run, console or Console())
@@ -205,8 +208,11 @@ class Journey:
             return
         results = self.run.read_eval(name, step)
         if results is None:
-            shown.say(f"measuring {name} training: {settings.num_prompts} held-out prompts × {settings.num_samples} answers")
             prompts = self.parts.eval_rows.held_out(settings.num_prompts)
+            if not prompts:
+                shown.say("nothing is measured: the task holds no row out; give it more rows or a larger test_share")
+                return
+            shown.say(f"measuring {name} training: {len(prompts)} held-out prompts × {settings.num_samples} answers")
             found = evaluate(self.parts.policy.snapshot(), prompts, workers, settings, recipe.sampling, recipe.seed)
             self.run.write_eval(name, step, {"name": name, "step": step, **found.results}, found.rows)
             results = self.run.read_eval(name, step)

@@ -52,17 +52,22 @@ class Rows:
     def check_lengths(self, context: int, with_responses: bool) -> None:
         """Raises ValueError where a row does not fit the model's context. Rows without end are not looked at."""
         for index in range(min(self.task.num_rows("train") or 0, CHECKED)):
-            if with_responses:
-                group = self.example("train", index)
-                size, what = len(group.prompt.tokens) + max(len(r.tokens) for r in group.responses), "prompt and response"
-            else:
-                size, what = len(self.prompt("train", index).tokens) + 1, "prompt (and one token to answer)"
-            if size > context:
-                text = str(self.task.row("train", index).prompt)[:60]
-                raise ValueError(
-                    f"row {index} ({text!r}): {what} have {size} tokens; the model's context holds {context}; shorten or remove the row, "
-                    "or take a model with a longer context"
-                )
+            self._check_length("train", index, context, with_responses)
+        for index in range(min(self.task.num_rows("test") or 0, CHECKED)):
+            self._check_length("test", index, context, with_responses=False)
+
+    def _check_length(self, split: Split, index: int, context: int, with_responses: bool) -> None:
+        if with_responses:
+            group = self.example(split, index)
+            size, what = len(group.prompt.tokens) + max(len(r.tokens) for r in group.responses), "prompt and response"
+        else:
+            size, what = len(self.prompt(split, index).tokens) + 1, "prompt and one token to answer"
+        if size > context:
+            text = str(self.task.row(split, index).prompt)[:60]
+            raise ValueError(
+                f"{split} row {index} ({text!r}): {what} have {size} tokens; the context holds {context}; shorten or remove the row, "
+                "or take a model with a longer context"
+            )
 
     def _index(self, position: int, round: int) -> int:
         rows = self.task.num_rows("train")

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from ikusei.guard.workers import RewardWorkers
+from ikusei.guard.workers import RewardWorkers, too_many_failures
 from ikusei.loops.measure import thoughts
 from ikusei.loops.order import in_order
+from ikusei.loops.steps import RewardsFailed
 from ikusei.protocols import Sampler
 from ikusei.run.statistics import best_of, mean_interval, pass_table
 from ikusei.types import Group, Prompt, Response, Sampling
@@ -41,16 +42,19 @@ class Evaluation:
 def evaluate(
     sampler: Sampler, prompts: Sequence[Prompt], workers: RewardWorkers, settings: EvalSettings, sampling: Sampling, seed: int
 ) -> Evaluation:
-    """Sample, score and count. Answers whose reward failed are left out of the means and counted."""
+    """Sample, score and count. Answers whose reward failed are left out of the means and counted; RewardsFailed where most are."""
     began = time.perf_counter()
     pending = [workers.submit(group) for group in sampler.sample(prompts, settings.num_samples, sampling, seed)]
     groups = in_order(prompts, [each.result() for each in pending])
+    problem = too_many_failures(groups)
+    if problem:
+        raise RewardsFailed(problem)
     gold = [spec.name for spec in workers.specs if spec.gold]
     judged = [[judgement(response, gold) for response in group.responses] for group in groups]
     numbers = [[value for value in row if value is not None] for row in judged]
     numbers = [row for row in numbers if row]
     if not numbers:
-        raise ValueError("evaluation: no answer could be scored; run `ikusei check` on the recipe to see what its rewards say")
+        raise RewardsFailed("no reward applies to any answer; run `ikusei check` on the recipe to see what its rewards say")
     fewest = min(len(row) for row in numbers)
     ks = [1 << i for i in range(fewest.bit_length()) if 1 << i <= fewest]
     responses = [response for group in groups for response in group.responses]

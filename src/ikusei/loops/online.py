@@ -18,7 +18,7 @@ from ikusei.guard.workers import RewardWorkers, failure_counts, too_many_failure
 from ikusei.loops.data import Rows
 from ikusei.loops.measure import describe, peak_memory_mb
 from ikusei.loops.order import in_order
-from ikusei.loops.steps import NonFinite, Schedule, Shape, StopAsked, blame, logp_of, update, with_gap
+from ikusei.loops.steps import NonFinite, RewardsFailed, Schedule, Shape, StopAsked, blame, logp_of, update, with_gap
 from ikusei.protocols import Algorithm, Metrics, Policy, Reference, Sampler, State
 from ikusei.samplers.draw import response_seed
 from ikusei.types import Group, Prompt, Sampling
@@ -66,10 +66,6 @@ class Step:
     kept: list[bool]
     state: State
     advantages: dict[tuple[int, int], float] = field(default_factory=dict)  # by position of the group and of the response
-
-
-class RewardsFailed(RuntimeError):
-    """A reward failed on too many answers to go on."""
 
 
 @dataclass(frozen=True)

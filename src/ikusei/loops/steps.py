@@ -48,6 +48,10 @@ class NonFinite(FloatingPointError):
     """A loss or a gradient is no number; the message names the group. The update was not made."""
 
 
+class RewardsFailed(RuntimeError):
+    """A reward failed on too many answers to go on; the message names it and shows one of them."""
+
+
 def update(policy: Policy, forest: Forest, loss: LossFunction, tokens_per_part: int, lr: float) -> Metrics:
     """One optimiser step over a forest, part by part. Raises NonFinite before the weights are touched."""
     total: Metrics = {}

@@ -85,7 +85,7 @@ class Block:
             allowed = ((leaf_k == leaf_q) | (leaf_k == -1)) & (at_k <= at_q) & (self.key >= 0)[:, None, :]
             if window is not None:
                 allowed &= at_q - at_k < window
-            allowed[:, :, 0] |= (self.query < 0)  # a padded query looks somewhere, so that its softmax is a number; nobody reads it
+            allowed[:, :, 0] |= self.query < 0  # a padded query looks somewhere, so that its softmax is a number; nobody reads it
             mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, float("-inf"))
             self.masks[window, dtype] = mask.unsqueeze(1)
         return self.masks[window, dtype]

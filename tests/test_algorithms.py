@@ -1,0 +1,238 @@
+"""Hand-worked numbers that are not symmetric, and what happens when a loss is no number."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from ikusei.algos.grpo import GRPO
+from ikusei.algos.lm import LanguageModelling
+from ikusei.backends.local import LocalPolicy, LocalSettings
+from ikusei.forest import Forest, Loss, Outputs, count, plant
+from ikusei.guard.workers import RewardSpec, RewardWorkers
+from ikusei.loops.data import Rows
+from ikusei.loops.online import Online, OnlineSettings
+from ikusei.loops.steps import NonFinite, Schedule, StopAsked, blame, update
+from ikusei.loops.supervised import Supervised, SupervisedSettings
+from ikusei.maths import clipped_objective, group_advantage, kl_estimate
+from ikusei.tasks.nursery import Nursery
+from ikusei.text.tokenizer import make_character_tokenizer
+from ikusei.types import Group, Prompt, Response, Sampling, Score
+
+RATIOS = torch.tensor([0.2, -0.2, 0.4]).exp()
+
+
+def group(totals: list[float], lengths: list[int], weight: float = 1.0, name: str = "p") -> Group:
+    """Responses of these lengths, all scored."""
+    responses = tuple(
+        Response(tuple(range(3, 3 + n)), (True,) * n, "", tuple(-1.0 - 0.1 * t for t in range(n)), score=Score(total))
+        for total, n in zip(totals, lengths, strict=True)
+    )
+    return Group(Prompt(name, (1, 2), f"the question {name}"), responses, weight=weight)
+
+
+def outputs(logp: list[float]) -> Outputs:
+    return Outputs(torch.tensor(logp, requires_grad=True), torch.full((len(logp),), 2.0))
+
+
+def prepared(algorithm: GRPO, groups: list[Group], ref: list[float] | None = None) -> Forest:
+    forest = plant(groups)
+    streams = {"old_logp_M": forest["sampled_logp_M"]} | ({} if ref is None else {"ref_logp_M": torch.tensor(ref)})
+    forest = forest.with_streams(streams)
+    return forest.with_streams(algorithm.credit(groups, forest, {}))
+
+
+@pytest.mark.parametrize(
+    ("totals", "by_std", "expected"),
+    [
+        ([1, 0, 0, 0], True, [1.4997, -0.4999, -0.4999, -0.4999]),
+        ([1, 0, 0, 0], False, [0.75, -0.25, -0.25, -0.25]),
+        ([1, 1, 0, 0], True, [0.86588, 0.86588, -0.86588, -0.86588]),
+        ([3, 0, 0.5], True, [1.140576, -0.725821, -0.414755]),
+        ([0.3, 0.3, 0.3], True, [0, 0, 0]),
+        ([0.1 + 0.2] * 3, False, [0, 0, 0]),
+    ],
+)
+def test_group_advantage(totals: list[float], by_std: bool, expected: list[float]) -> None:
+    """The standard deviation is the sample's (divided by n - 1), plus 1e-4."""
+    tolerance = 0.0 if set(expected) == {0} else 1e-4
+    assert group_advantage([float(total) for total in totals], by_std) == pytest.approx(expected, abs=tolerance)
+
+
+def test_kl_estimates() -> None:
+    """log pi = -1, log ref = -1.2: the signs are those for tokens that pi wrote."""
+    logp, ref = torch.tensor([-1.0], requires_grad=True), torch.tensor([-1.2])
+    for kind, value, slope in (("k1", 0.2, 0.2), ("k2", 0.02, 0.2), ("k3", 0.018731, 1 - math.exp(-0.2))):
+        kl = kl_estimate(logp, ref, kind)  # pyright: ignore[reportArgumentType]
+        assert float(kl.detach()) == pytest.approx(value, abs=1e-6)
+        assert float(torch.autograd.grad(kl.sum(), logp)[0]) == pytest.approx(slope, abs=1e-6)  # of k1: k2's gradient
+    assert float(kl_estimate(torch.tensor(-1.5), torch.tensor(-1.2), "k1")) == pytest.approx(-0.3)
+    assert float(kl_estimate(torch.tensor(-1.5), torch.tensor(-1.2), "k3")) == pytest.approx(math.exp(0.3) - 1.3)
+
+
+def test_clip() -> None:
+    up, down = torch.ones(3), -torch.ones(3)
+    assert clipped_objective(RATIOS, up, 0.2, 0.2).tolist() == pytest.approx([1.2, 0.81873, 1.2], abs=1e-5)
+    assert clipped_objective(RATIOS, up, 0.2, 0.28).tolist() == pytest.approx([1.2214, 0.81873, 1.28], abs=1e-5)
+    assert clipped_objective(RATIOS, down, 0.2, 0.28).tolist() == pytest.approx([-1.2214, -0.81873, -1.49182], abs=1e-5)
+    assert clipped_objective(RATIOS, down, 0.1, 0.28).tolist() == pytest.approx([-1.2214, -0.9, -1.49182], abs=1e-5)
+
+
+def test_grpo_by_hand() -> None:
+    """Two answers of 2 and 1 tokens worth 1 and 0: advantages 0.5 and -0.5, ratios e^0.2, e^-0.2 and e^-0.4, weight 2, KL by k2."""
+    algorithm = GRPO(clip_low=0.25, clip_high=0.1, kl_coef=0.3, kl_estimator="k2")
+    forest = prepared(algorithm, [group([1, 0], [2, 1], weight=2.0)], ref=[-1.0, -1.0, -1.0])
+    assert forest["advantage_R"].tolist() == [0.5, -0.5]
+    out = outputs([-1.0 + 0.2, -1.1 - 0.2, -1.0 - 0.4])
+    objective = [0.5 * 1.1, 0.5 * math.exp(-0.2), -0.5 * 0.75]  # the first is clipped above, the last below
+    kl = [0.2**2 / 2, 0.3**2 / 2, 0.4**2 / 2]
+    token = [2 * (-o + 0.3 * k) for o, k in zip(objective, kl, strict=True)]
+    loss = algorithm.loss(out, forest)
+    assert float(loss.value.detach()) == pytest.approx(sum(token) / 3, rel=1e-5)
+    assert float(loss.metrics["kl"]) == pytest.approx(sum(kl) / 3, rel=1e-5)
+    assert float(loss.metrics["clip_ratio/high_mean"]) == pytest.approx(1 / 3)
+    assert float(loss.metrics["clip_ratio/low_mean"]) == pytest.approx(1 / 3)
+    assert float(loss.metrics["clip_ratio/region_mean"]) == pytest.approx(2 / 3)
+    sequence = replace(algorithm, aggregate="sequence").loss(out, forest)
+    assert float(sequence.value.detach()) == pytest.approx(((token[0] + token[1]) / 2 + token[2]) / 2, rel=1e-5)
+    (slope,) = torch.autograd.grad(loss.value, out.logp_M)
+    expected = [2 * 0.3 * 0.2 / 3, 2 * (-0.5 * math.exp(-0.2) - 0.3 * 0.2 - 0.3 * 0.1) / 3, -2 * 0.3 * 0.4 / 3]
+    assert slope.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_denominators_are_those_of_the_step() -> None:
+    """A group of five tokens that is skipped divides all the same."""
+    algorithm, groups = GRPO(), [group([1, 0], [2, 1])]
+    alone = prepared(algorithm, groups)
+    beside = replace(alone, totals=replace(count([*groups, group([0, 0], [3, 2])]), laid_tokens=3.0))
+    losses = [float(algorithm.loss(outputs([-0.9, -1.0, -1.3]), forest).value.detach()) for forest in (alone, beside)]
+    assert losses[1] == pytest.approx(losses[0] * 3 / 8)
+
+
+def test_language_modelling_by_hand() -> None:
+    forest = plant([group([0], [2], weight=0.5), group([0], [1], weight=3.0)])
+    loss = LanguageModelling().loss(outputs([-1.0, -2.0, -0.25]), forest)
+    assert float(loss.value.detach()) == pytest.approx((0.5 * 3.0 + 3.0 * 0.25) / 3)
+    assert float(loss.metrics["entropy"]) == pytest.approx(2.0)
+
+
+def test_keep() -> None:
+    mixed, equal, alone = group([1, 0], [1, 1]), group([1, 1], [1, 2]), group([1], [1])
+    assert [GRPO().keep(each) for each in (mixed, equal, alone)] == [True, False, False]
+    assert [GRPO(kl_coef=0.1).keep(each) for each in (mixed, equal, alone)] == [True, True, False]
+
+
+def test_schedule() -> None:
+    schedule = Schedule(lr=0.1, warmup_steps=2, shape="cosine", min_lr=0.02)
+    assert [schedule.at(step, 7) for step in range(7)] == pytest.approx([0.05, 0.1, 0.1, 0.088284, 0.06, 0.031716, 0.02], abs=1e-6)
+    assert [Schedule(0.1, 0, "linear").at(step, 5) for step in range(5)] == pytest.approx([0.1, 0.075, 0.05, 0.025, 0.0])
+    assert {Schedule(0.1).at(step, 5) for step in range(5)} == {0.1}
+
+
+@pytest.fixture
+def policy() -> LocalPolicy:
+    torch.manual_seed(0)
+    tokenizer = make_character_tokenizer()
+    config = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", vocab_size=len(tokenizer), **config))
+    return LocalPolicy(model, tokenizer, LocalSettings(layout="forest"))
+
+
+def weights(policy: LocalPolicy) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in policy.causal.model.parameters()]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A loss that is `value` where these tokens are laid out one after the other."""
+
+    guilty: tuple[int, ...]
+    value: float = math.nan
+
+    needs: frozenset[str] = frozenset()
+
+    def start(self) -> dict[str, Any]:
+        return {}
+
+    def keep(self, group: Group) -> bool:
+        return True
+
+    def credit(self, groups: Any, forest: Forest, state: Any) -> dict[str, torch.Tensor]:
+        return {}
+
+    def loss(self, out: Outputs, forest: Forest) -> Loss:
+        broken = repr(self.guilty)[1:-1].rstrip(",") in repr(forest.tokens_N.tolist())
+        return Loss(out.logp_M.sum() / forest.total_tokens * (self.value if broken else 1.0))
+
+    def advance(self, state: Any, metrics: Any) -> Any:
+        return state
+
+
+def three_groups() -> list[Group]:
+    """Only the second has the token 60."""
+    groups = [group([1, 0], [2, 1], name=name) for name in ("first", "second", "third")]
+    second = replace(groups[1], prompt=replace(groups[1].prompt, tokens=(1, 60)))
+    return [groups[0], second, groups[2]]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number(policy: LocalPolicy, value: float) -> None:
+    """The weights, the optimiser and the version are as they were; the gradients that had been added are gone."""
+    forest, before = plant(three_groups()), weights(policy)
+    with pytest.raises(NonFinite, match="the loss is"):
+        update(policy, forest, Broken((60,), value).loss, 6, lr=0.1)
+    assert policy.version == 0
+    assert not policy.optimizer.state
+    assert all(p.grad is None or not p.grad.any() for p in policy.causal.model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(policy), strict=True))
+    update(policy, forest, LanguageModelling().loss, 6, lr=0.1)
+    assert policy.version == 1
+    assert not all(torch.equal(a, b) for a, b in zip(before, weights(policy), strict=True))
+
+
+def test_a_gradient_that_is_no_number(policy: LocalPolicy) -> None:
+    """The loss is 0 and its slope is infinite."""
+    forest, before = plant(three_groups()), weights(policy)
+    with pytest.raises(FloatingPointError, match="gradient norm is"):
+        update(policy, forest, lambda out, forest: Loss((out.logp_M - out.logp_M.detach()).abs().sqrt().sum()), 6, lr=0.1)
+    assert policy.version == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(policy), strict=True))
+
+
+def test_blame(policy: LocalPolicy) -> None:
+    groups = three_groups()
+    said = blame(policy, plant(groups), groups, Broken((60,)).loss)
+    assert said == "first in group second ('the question second')"
+    assert "in no group alone" in blame(policy, plant(groups), groups, LanguageModelling().loss)
+
+
+def test_the_online_loop_names_step_and_group(policy: LocalPolicy) -> None:
+    task: Any = Nursery()
+    rows = Rows(task, policy.tokenizer, 0)
+    workers = RewardWorkers([RewardSpec("exact", "exact")])  # not started: only `learn` is used
+    online = Online(policy, rows, workers, Broken((60,)), Sampling(), OnlineSettings(), 0)
+    before, groups = weights(policy), three_groups()
+    with pytest.raises(NonFinite, match=r"^step 5: the loss is nan, first in group second \('the question second'\)$"):
+        online.learn(4, groups, plant(groups).totals, {})
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(policy), strict=True))
+    assert policy.version == 0
+
+
+def test_the_supervised_loop_names_step_and_group(policy: LocalPolicy) -> None:
+    """The first two steps go well; the third has the row whose answer breaks the loss."""
+    task: Any = Nursery(num_text_rows=8, num_talk_rows=0)
+    rows = Rows(task, policy.tokenizer, 0, in_order=True)
+    settings = SupervisedSettings(steps=4, examples_per_step=2, lr=1e-3, in_order=True)
+    guilty = rows.examples(2, 2)[1]
+    steps = Supervised(policy, rows, Broken(guilty.responses[0].tokens), settings).steps(0, {}, StopAsked())
+    assert [next(steps).number, next(steps).number] == [1, 2]
+    before = weights(policy)
+    with pytest.raises(NonFinite, match=rf"^step 3: the loss is nan, first in group {guilty.prompt.id} "):
+        next(steps)
+    assert policy.version == 2
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(policy), strict=True))
