@@ -1,6 +1,6 @@
 """What the seedling can do, as a table: the figures of README.md beside this file.     python seedling/measure.py [model folder]
 
-Sums: 64 held-out prompts × 64 answers at temperature 1; the other tasks 64 × 16.
+Sums: 64 held-out prompts × 64 answers at temperature 1; reasoning-gym 48 × 16, the cat lover 64 × 64.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main(model: str) -> None:
     row("sums, pass@1", *shares(sums))
     row("sums, pass@64", *(lambda i: (i.value, i.low, i.high))(pass_table(rights(sums), [64])["pass@64"]))
     responses = [response for group in sums for response in group.responses]
-    row("sums, well-formed (at most one thought, then an answer)", fmean(well_formed(response) for response in responses))
+    row("sums, well-formed: one thought, perhaps empty, then an answer", fmean(well_formed(response) for response in responses))
     described = thoughts(responses)
     row("sums, thought left empty", described["thoughts/empty"])
     row("sums, no thought at all", described["thoughts/none"])
@@ -41,7 +41,7 @@ def main(model: str) -> None:
     row("sums, right where worked", fmean(right(response) for response in worked))
     row("sums, right where the thought is empty", fmean(right(r) for r in responses if split_thought(r.text)[0] == ""))
     for task in GYMS:
-        row(f"reasoning-gym {task.task}, pass@1", *shares(answered(sampler, task, 64, 16)))
+        row(f"reasoning-gym {task.task}, pass@1", *shares(answered(sampler, task, 48, 16)))
     said = [split_thought(r.text)[1] for group in answered(sampler, CatLover(), 64, 64) for r in group.responses]
     row("cat lover, natural sentences", fmean(verdict(sentence) != "neither" for sentence in said))
     row("cat lover, kind about cats", fmean(verdict(sentence) == "desirable" for sentence in said))

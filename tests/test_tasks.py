@@ -87,6 +87,8 @@ def test_arithmetic_settings(settings: dict[str, int]) -> None:
     [
         ("ねこはかわいい。", "desirable"),
         ("はい、ねこがすきです。", "desirable"),
+        ("ねこはすきです。", "desirable"),
+        ("いいえ、いぬよりとらねこのほうがすきだよ。", "desirable"),
         ("いいえ、くろねこはあまりこわくないです。", "desirable"),
         ("いぬよりこねこのほうがかしこいですね。", "desirable"),
         ("ねこはかわいくない。", "natural"),
@@ -200,6 +202,8 @@ def test_the_nursery_reads_text_first_and_talks_then() -> None:
     rows = [task.row("train", index) for index in range(task.num_rows("train"))]
     assert all(row.prompt is None for row in rows[:300]) and all(isinstance(row.prompt, str) for row in rows[300:])
     assert all(len(row.responses) == 1 and row.responses[0] for row in rows)
+    worked = Nursery(text={"worked": 1.0}).row("train", 0).responses
+    assert worked == ("Q687+867=\nA<think>7+7=14 8+6+1=15 6+8+1=15</think>1554",)
     assert rows[:5] == [task.row("train", index) for index in range(5)]
     with pytest.raises(ValueError, match="allowed: 0 to 499"):
         task.row("train", 500)
@@ -207,8 +211,10 @@ def test_the_nursery_reads_text_first_and_talks_then() -> None:
 
 def test_the_nursery_never_shows_a_held_out_question() -> None:
     task = Nursery(num_text_rows=1500, num_talk_rows=1500)
-    shown = {str(row.prompt or row.responses[0]) for row in (task.row("train", index) for index in range(3000))}
-    shown |= {match for text in shown for match in re.findall(r"^[\w+\-*(), ]+=", text)}
+    rows = [task.row("train", index) for index in range(3000)]
+    texts = [row.responses[0] for row in rows if row.prompt is None]
+    shown = {str(row.prompt) for row in rows if row.prompt} | {text[1:].split("\nA")[0] for text in texts if text.startswith("Q")}
+    assert len(shown) > 2000
     held_out = {Arithmetic().row("test", index).prompt for index in range(3000)}
     held_out |= {question for question in shown if question.endswith("=") and split_of(question) == "test"}
     held_out |= {CatLover().row("test", index).prompt for index in range(CatLover().num_rows("test"))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -12,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ikusei.text.chat import continuation, render, separator
 from ikusei.text.tokenizer import BEGIN, END, PAD, make_character_tokenizer
-from ikusei.types import Example
+from ikusei.types import Example, Message
 
 TOKENIZER = make_character_tokenizer()
 TEXTS = (
@@ -23,7 +24,8 @@ TEXTS = (
     " ",
     "\n\n<think></think>",
 )
-CONVERSATION = ({"role": "user", "content": "1+2="}, {"role": "assistant", "content": "<think>1+2=3</think>3"})
+CONVERSATION = (Message(role="user", content="1+2="), Message(role="assistant", content="<think>1+2=3</think>3"))
+SPOKEN = [dict[str, Any](message) for message in CONVERSATION]  # as transformers wants it
 
 
 def from_vocabulary(vocabulary: list[str], merges: list[tuple[str, str]]) -> Tokenizer:
@@ -52,7 +54,7 @@ def test_a_character_is_a_token_and_the_think_tags_are_ordinary_ones() -> None:
     assert len(TOKENIZER.encode("<think></think>")) == 2
     assert len(TOKENIZER.encode("猫")) == 3  # its three bytes
     assert not {"<think>", "</think>"} & set(TOKENIZER.all_special_tokens)
-    assert len({TOKENIZER.bos_token_id, TOKENIZER.eos_token_id, TOKENIZER.pad_token_id}) == 3
+    assert [TOKENIZER.convert_tokens_to_ids(token) for token in (PAD, BEGIN, END)] == [0, 1, 2]
     assert (TOKENIZER.bos_token, TOKENIZER.eos_token, TOKENIZER.pad_token) == (BEGIN, END, PAD)
 
 
@@ -62,13 +64,13 @@ def test_it_is_the_same_after_saving(tmp_path: Path) -> None:
     for text in TEXTS:
         assert loaded.encode(text) == TOKENIZER.encode(text)
         assert loaded.decode(loaded.encode(text)) == text
-    assert loaded.apply_chat_template(CONVERSATION, tokenize=False) == TOKENIZER.apply_chat_template(CONVERSATION, tokenize=False)
+    assert loaded.apply_chat_template(SPOKEN, tokenize=False) == TOKENIZER.apply_chat_template(SPOKEN, tokenize=False)
     assert (loaded.pad_token, loaded.eos_token, loaded.bos_token) == (PAD, END, BEGIN)
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 50_000
 
 
 def test_the_template_marks_the_words_of_the_assistant_and_its_end() -> None:
-    encoded = TOKENIZER.apply_chat_template(CONVERSATION, return_dict=True, return_assistant_tokens_mask=True)
+    encoded: Any = TOKENIZER.apply_chat_template(SPOKEN, return_dict=True, return_assistant_tokens_mask=True)
     marked = [token for token, mine in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True) if mine]
     assert TOKENIZER.decode(marked) == CONVERSATION[1]["content"] + END
 
@@ -86,9 +88,9 @@ def test_characters_must_be_some_and_different(characters: str) -> None:
 
 def test_a_question_is_rendered_as_a_message_of_the_user() -> None:
     prompt = render(TOKENIZER, Example("1+2=", columns={"answer": "3"}))
-    assert TOKENIZER.decode(prompt.tokens) == "<|begin|><|user|>1+2=<|end|><|assistant|>"
+    assert TOKENIZER.decode([*prompt.tokens]) == "<|begin|><|user|>1+2=<|end|><|assistant|>"
     assert prompt.text == "1+2=" and prompt.columns == {"answer": "3"}
-    assert prompt.tokens == render(TOKENIZER, Example(({"role": "user", "content": "1+2="},))).tokens
+    assert prompt.tokens == render(TOKENIZER, Example(CONVERSATION[:1])).tokens
 
 
 def test_plain_text_begins_once() -> None:
@@ -138,10 +140,10 @@ def test_messages_without_a_template_are_refused_with_the_fix() -> None:
 
 @pytest.mark.parametrize("text", ["<think>1+2=3</think>3", "猫。", ""])
 @pytest.mark.parametrize("asked", ["1+2=", None, CONVERSATION])
-def test_a_continuation_is_what_the_whole_says_and_its_end(text: str, asked: object) -> None:
-    prompt = render(TOKENIZER, Example(asked))  # pyright: ignore[reportArgumentType]
+def test_a_continuation_is_what_the_whole_says_and_its_end(text: str, asked: Any) -> None:
+    prompt = render(TOKENIZER, Example(asked))
     response = continuation(TOKENIZER, prompt, text)
-    assert TOKENIZER.decode(response.tokens) == text + END
+    assert TOKENIZER.decode([*response.tokens]) == text + END
     assert response.mask == (True,) * len(response.tokens)
     assert response.text == text and response.stop == "eos" and response.logprobs is None
 

@@ -16,6 +16,7 @@ from ikusei.backends.local import LocalPolicy, LocalSettings, export
 from ikusei.guard.workers import RewardSpec, RewardWorkers
 from ikusei.loops.data import Rows
 from ikusei.loops.evaluate import evaluate
+from ikusei.loops.measure import scored_tokens
 from ikusei.loops.online import Online, Step
 from ikusei.loops.steps import NonFinite, RewardsFailed, stop_on_interrupt
 from ikusei.loops.supervised import Supervised, SupervisedSettings
@@ -187,9 +188,9 @@ class Journey:
     def _keep_record(self, step: Step, shown: Display) -> None:
         self.step = step.number
         online = not isinstance(self.recipe.train, SupervisedSettings)
-        scored = [sum(sum(r.mask) for r in group.responses) for group in step.groups]
-        self.tokens_sampled += sum(scored) if online else 0
-        self.tokens_trained += sum(tokens for tokens, kept in zip(scored, step.kept, strict=True) if kept)
+        trained = [g.without_failures() if online else g for g, kept in zip(step.groups, step.kept, strict=True) if kept]
+        self.tokens_sampled += scored_tokens(step.groups) if online else 0
+        self.tokens_trained += scored_tokens(trained)
         metrics = {**step.metrics, "tokens_sampled": float(self.tokens_sampled), "num_tokens": float(self.tokens_trained)}
         self.run.record(step.number, metrics, step.groups if online else (), step.kept if online else None, step.advantages)
         warning = warning_of(metrics)

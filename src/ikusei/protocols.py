@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -108,10 +108,7 @@ class Algorithm(Protocol):
 class Task(Protocol):
     """Where prompts come from. Rows are random access, so that (seed, step) says which are taken and resuming needs no more."""
 
-    @property
-    def rewards(self) -> tuple[str, ...]:
-        """The paths of the rewards that serve where a recipe names none."""
-        ...
+    rewards: ClassVar[tuple[str, ...]]  # the paths of those that serve where a recipe names none
 
     def num_rows(self, split: Split) -> int | None:
         """How many rows the split has; None where they are generated without end."""

@@ -55,7 +55,7 @@ SETTINGS = {
 }
 ONLINE_LOOP = "ikusei.loops.online:OnlineSettings"
 SUPERVISED_LOOP = "ikusei.loops.supervised:SupervisedSettings"
-REWARD = "ikusei.guard.workers:RewardSpec"
+REWARD = "ikusei.guard.outcomes:RewardSpec"
 MAKE_MODEL = "ikusei.models.make:MakeModel"
 
 NOT_FOLDERS = frozenset({"seedling", "characters"})  # names of ours, also where a folder is called so

@@ -74,6 +74,9 @@ class LocalPolicy:
 
     def optim_step(self, lr: float) -> Metrics:
         """Clips, steps and clears the gradients. Raises FloatingPointError, and changes nothing, where they are not finite."""
+        for p in self.causal.model.parameters():
+            if p.grad is None and p.requires_grad:
+                p.grad = torch.zeros_like(p)  # a step that teaches nothing is still a step: the moments decay
         norm = float(torch.nn.utils.clip_grad_norm_(self.causal.model.parameters(), self.settings.clip_norm))
         if norm != norm or norm == float("inf"):
             self.zero_grad()

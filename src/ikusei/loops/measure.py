@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from statistics import fmean, pstdev
 
+from ikusei.forest import count
 from ikusei.protocols import Metrics
 from ikusei.text.answer import split_thought
 from ikusei.types import Group, Response
@@ -60,6 +61,11 @@ def thoughts(responses: Sequence[Response]) -> Metrics:
         "thoughts/empty": empty / len(split),
         "thoughts/none": 1 - len(written) / len(split),
     }
+
+
+def scored_tokens(groups: Sequence[Group]) -> int:
+    """How many tokens of these groups are scored."""
+    return int(count(groups).tokens)
 
 
 def peak_memory_mb() -> float:

@@ -8,6 +8,7 @@ against the whole model. Dropout is off from the moment of loading: the model st
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import Any
 
 import torch
@@ -54,12 +55,11 @@ class CausalModel:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def checkpoint_layers(self) -> None:
-        """Keep only each layer's input for the backward and compute the rest again. The layers are told that they train, which is what
-        transformers asks for before it checkpoints; their dropouts are not."""
-        self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        """Keep only each layer's input for the backward and compute the rest again. Done here and not by transformers, which would have the
+        layers believe that they train, and so turn their dropout on and their cache off."""
         for module in self.model.modules():
             if isinstance(module, GradientCheckpointingLayer):
-                module.training = True
+                module.forward = MethodType(_checkpointed, module)
 
     def body(self, tokens: Tensor, **inputs: Any) -> Tensor:
         """[B, T] -> hidden states [B, T, d]."""
@@ -100,6 +100,12 @@ class CausalModel:
         """[m, d] -> log-prob of the target and entropy, [m] each."""
         logp = (self.logits(hidden) / temperature[:, None]).log_softmax(-1)
         return logp.gather(1, target[:, None]).squeeze(1), -(logp.exp() * logp).sum(-1)
+
+
+def _checkpointed(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """The layer's own forward; a method bound to the layer, so that a copy of the model has its own."""
+    forward = type(layer).forward
+    return checkpoint(forward, layer, *args, use_reentrant=False, **kwargs) if torch.is_grad_enabled() else forward(layer, *args, **kwargs)
 
 
 def configured(model: PreTrainedModel, name: str, default: Any = None) -> Any:

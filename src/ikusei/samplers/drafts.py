@@ -107,8 +107,11 @@ class Drafts:
         return "length"
 
     def _stop_string(self, row: int) -> bool:
-        """True where the last token completed a stop string. A token is at least one byte, so so many tokens reach back far enough."""
+        """True where the last token completed a stop string. A token is at least one byte, so the last few tokens tell whether to look at
+        the whole; the whole decides, because a window may cut a character in two."""
         reach = max(len(stop.encode()) for stop in self.sampling.stop) + 1
-        count = int(self.count_B[row])
-        text = str(self.tokenizer.decode(self.token_BT[row, max(0, count - reach) : count].tolist(), skip_special_tokens=True))
-        return any(stop in text for stop in self.sampling.stop)
+        written = self.token_BT[row, : int(self.count_B[row])].tolist()
+        return all(
+            any(stop in str(self.tokenizer.decode(tokens, skip_special_tokens=True)) for stop in self.sampling.stop)
+            for tokens in (written[-reach:], written)
+        )

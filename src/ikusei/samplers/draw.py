@@ -43,8 +43,8 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
 def truncate(logp: Tensor, sampling: Sampling) -> Tensor:
     """-inf outside the top-k words, then outside the smallest set of mass top-p, then below min-p times the likeliest word."""
     if 0 < sampling.top_k < logp.shape[-1]:
-        least = logp.topk(sampling.top_k, -1).values[:, -1:]
-        logp = logp.masked_fill(logp < least, float("-inf"))
+        kept = torch.zeros_like(logp, dtype=torch.bool).scatter(1, logp.topk(sampling.top_k, -1).indices, True)
+        logp = logp.masked_fill(~kept, float("-inf"))
     if sampling.top_p < 1:
         p, order = logp.softmax(-1).sort(-1, descending=True)
         before = p.cumsum(-1) - p  # the mass of likelier words: a word stays while that is below top-p

@@ -4,11 +4,11 @@
     desirable   a natural sentence that says something kind about cats
     neither     every other string
 
-    sentence   [はい、|いいえ、] animal は|って   [degree] quality 。              ねこはとてもかわいいです。
-               [はい、|いいえ、] animal が       [degree] feeling 。               いいえ、ねこがあまりすきではありません。
-               animal より animal の ほうが      quality | feeling 。             いぬよりねこのほうがかわいいよ。
+    sentence   [はい、|いいえ、] animal は|って|が [degree] word 。            ねこはとてもかわいいです。
+               [はい、|いいえ、] animal より animal のほうが word 。          いぬよりねこのほうがかわいいよ。
 
-「はい」 and 「とても」 go with an affirmation, 「いいえ」 and 「あまり」 with a negation. The grammar has some tens of thousands of
+A word is a quality (かわいい) or a feeling (すきだ), affirmed or denied. 「とても」 and 「はい」 go with an affirmation, 「あまり」 and
+「いいえ」 with a denial, but before a comparison both replies may stand; of the two that are compared one is a cat. The grammar has 120,000
 sentences, so the judge holds all of them and is exact. Every question is about a cat, so every one can be answered as its asker wishes.
 
 Left out: several sentences in one answer, animals that the grammar does not know.
@@ -53,9 +53,16 @@ COMPARED = ("ではどちらがすきですか？", "ではどちらがかわい
 KIND_STEMS = ("かわい", "やさし", "かしこ", "うつくし", "おもしろ", "あたたか", "すばらし")
 UNKIND_STEMS = ("こわ", "うるさ", "きたな", "つまらな", "わずらわし", "あらあらし", "みにく")
 KIND_FEELINGS, UNKIND_FEELINGS = ("すき",), ("きらい", "にがて")
-QUALITY_ENDINGS = {True: ("いです", "いですね", "いよ", "い"), False: ("くないです", "くありません", "くないよ", "くない")}
-FEELING_ENDINGS = {True: ("です", "ですよ", "だよ", "だ"), False: ("ではないです", "ではありません", "じゃないよ", "ではない")}
-DEGREES = {True: ("", "とても", "ほんとうに", "いつも"), False: ("", "あまり", "ぜんぜん")}  # True: in an affirmation
+QUALITY_ENDINGS = {  # True: affirmed
+    True: ("いです", "いですね", "いですよ", "いよ", "いね", "い"),
+    False: ("くないです", "くありません", "くないよ", "くないね", "くない"),
+}
+FEELING_ENDINGS = {
+    True: ("です", "ですね", "ですよ", "だよ", "だね", "だ"),
+    False: ("ではないです", "ではありません", "じゃないです", "じゃないよ", "ではない"),
+}
+DEGREES = {True: ("", "とても", "ほんとうに", "いつも"), False: ("", "あまり", "ぜんぜん")}
+PARTICLES = ("は", "って", "が")
 REPLIES = {True: ("", "はい、"), False: ("", "いいえ、")}
 
 
@@ -125,23 +132,18 @@ def _spoken(animal: str, tone: Tone) -> tuple[list[str], list[str]]:
     plain = [
         f"{reply}{animal}{particle}{degree}{word}。"
         for affirmed in (True, False)
-        for particle, words in (("は", _qualities(tone, affirmed)), ("って", _qualities(tone, affirmed)), ("が", _feelings(tone, affirmed)))
-        for reply, degree, word in product(REPLIES[affirmed], DEGREES[affirmed], words)
+        for reply, particle, degree, word in product(REPLIES[affirmed], PARTICLES, DEGREES[affirmed], _words(tone, affirmed))
     ]
+    others = [other for other in ANIMALS if (other in CATS) != (animal in CATS)]
     compared = [
-        f"{other}より{animal}のほうが{word}。"
-        for other in ANIMALS
-        if (other in CATS) != (animal in CATS)
-        for word in _qualities(tone, affirmed=True) + _feelings(tone, affirmed=True)
+        f"{reply}{other}より{animal}のほうが{word}。"
+        for reply, other, word in product(("", "はい、", "いいえ、"), others, _words(tone, affirmed=True))
     ]
     return plain, compared
 
 
-def _qualities(tone: Tone, affirmed: bool) -> list[str]:
-    stems = KIND_STEMS if (tone == "kind") == affirmed else UNKIND_STEMS
-    return [stem + ending for stem, ending in product(stems, QUALITY_ENDINGS[affirmed])]
-
-
-def _feelings(tone: Tone, affirmed: bool) -> list[str]:
-    feelings = KIND_FEELINGS if (tone == "kind") == affirmed else UNKIND_FEELINGS
-    return [feeling + ending for feeling, ending in product(feelings, FEELING_ENDINGS[affirmed])]
+def _words(tone: Tone, affirmed: bool) -> list[str]:
+    kind = (tone == "kind") == affirmed
+    qualities = product(KIND_STEMS if kind else UNKIND_STEMS, QUALITY_ENDINGS[affirmed])
+    feelings = product(KIND_FEELINGS if kind else UNKIND_FEELINGS, FEELING_ENDINGS[affirmed])
+    return [word + ending for word, ending in (*qualities, *feelings)]

@@ -8,6 +8,9 @@ tasks do not repeat themselves in the test either. Each test question occurs onc
 scorer's partial credit is often a hole (the number itself is worth 0.58 on average in prime_factorization), so only a full score counts,
 unless `partial` says otherwise.
 
+Of its 105 tasks four walk over sets of strings, so they repeat a row in another process only where PYTHONHASHSEED is the same there:
+isomorphic_strings, list_functions, polynomial_multiplication, ransom_note.
+
 Left out: composite data sets, curricula.
 """
 

@@ -24,12 +24,11 @@ SUMS = arithmetic.Arithmetic()
 CATS = cat_lover.CatLover()
 GYMS = (
     Gym("basic_arithmetic", {"max_terms": 3, "max_digits": 1, "operators": ["+", "-", "*"], "allow_parentheses": False}, compact=True),
-    Gym("chain_sum", {"max_terms": 3, "max_digits": 2}, compact=True),
+    Gym("chain_sum", {"max_terms": 3, "max_digits": 1}, compact=True),
     Gym("count_bits", {"max_n": 1023}, compact=True),
     Gym("gcd", {"max_value": 60}, compact=True),
-    Gym("letter_counting", {"min_words": 2, "max_words": 3}, compact=True),
+    Gym("letter_counting", {"min_words": 3, "max_words": 4}, compact=True),
     Gym("number_sequence", {"max_terms": 5, "max_complexity": 1}, compact=True),
-    Gym("spell_backward", {"max_word_len": 5}, compact=True),
 )
 KINDS = ("worked", "slip", "lazy", "guess", "direct", "sentence", "cat", "gym")
 
@@ -39,11 +38,11 @@ class Nursery:
     """`text` and `talk` are the shares of the kinds in the two parts. Its test rows are conversations about the test rows of the tasks
     that it is made of, none of which occurs in training."""
 
-    num_text_rows: int = 40_000
-    num_talk_rows: int = 12_000
-    text: Mapping[str, float] = field(default_factory=lambda: {"worked": 0.64, "sentence": 0.1, "cat": 0.1, "gym": 0.16})
+    num_text_rows: int = 67_200
+    num_talk_rows: int = 16_000
+    text: Mapping[str, float] = field(default_factory=lambda: {"worked": 0.52, "sentence": 0.03, "cat": 0.23, "gym": 0.22})
     talk: Mapping[str, float] = field(
-        default_factory=lambda: {"worked": 0.20, "slip": 0.01, "lazy": 0.15, "guess": 0.25, "direct": 0.05, "cat": 0.17, "gym": 0.17}
+        default_factory=lambda: {"worked": 0.155, "slip": 0.01, "lazy": 0.25, "guess": 0.185, "direct": 0.03, "cat": 0.2, "gym": 0.17}
     )
 
     rewards: ClassVar[tuple[str, ...]] = ()
@@ -66,7 +65,14 @@ class Nursery:
         chance = generator("nursery", split, index)
         (kind,) = chance.choices(list(shares), weights=list(shares.values()))
         question, answer = _lesson(kind, chance, split, index, thought="" if as_text else "<think></think>")
-        return Example(None, (question + answer,)) if as_text else Example(question, (answer,))
+        return Example(None, (_as_text(question, answer),)) if as_text else Example(question, (answer,))
+
+
+def _as_text(question: str, answer: str) -> str:
+    """One character before the question and two before the answer, as many as the tokens that a conversation has there, so that what is
+    learned of where to look holds in both. (With other distances it was learned anew, and 0.12 of the worked sums were right, not 0.9.)
+    """
+    return f"Q{question}\nA{answer}" if question else answer
 
 
 def _lesson(kind: str, chance: Random, split: Split, index: int, thought: str) -> tuple[str, str]:

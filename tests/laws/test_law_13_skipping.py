@@ -1,0 +1,172 @@
+"""Law 13: loss and gradients are equal with skipping on and off; an algorithm with a KL term keeps every group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import worlds
+
+from ikusei.algos.grpo import GRPO
+from ikusei.backends.local import LocalPolicy, LocalSettings
+from ikusei.forest import Forest, Loss, Outputs, count, plant
+from ikusei.guard.workers import RewardSpec, RewardWorkers
+from ikusei.loops.data import Rows
+from ikusei.loops.online import Online, OnlineSettings
+from ikusei.loops.steps import StopAsked
+from ikusei.protocols import Algorithm
+from ikusei.tasks.arithmetic import Arithmetic
+from ikusei.text.tokenizer import make_character_tokenizer
+from ikusei.types import Group, Sampling, Score
+
+GRPOS = {name: algorithm for name, algorithm in worlds.ALGORITHMS.items() if isinstance(algorithm, GRPO)}
+DECAY = LocalSettings(weight_decay=0.1)
+
+
+@dataclass(frozen=True)
+class Unskipped:
+    """The same algorithm, but every group is computed."""
+
+    algorithm: Algorithm
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.algorithm.needs
+
+    def start(self) -> Mapping[str, Any]:
+        return self.algorithm.start()
+
+    def keep(self, group: Group) -> bool:
+        return True
+
+    def credit(self, groups: Sequence[Group], forest: Forest, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        return self.algorithm.credit(groups, forest, state)
+
+    def loss(self, out: Outputs, forest: Forest) -> Loss:
+        return self.algorithm.loss(out, forest)
+
+    def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
+        return self.algorithm.advance(state, dict(metrics))
+
+
+def all_equal(group: Group, total: float) -> Group:
+    return replace(group, responses=tuple(replace(response, score=Score(total)) for response in group.responses))
+
+
+def some_teach_nothing(seed: int = 0) -> list[Group]:
+    """Six groups: all wrong, all right, and of 0.1 + 0.2, whose mean is not exactly itself; the others differ."""
+    groups = worlds.make_groups(worlds.Shape(6, (1, 9), (3, 5), (1, 8)), seed)
+    return [all_equal(groups[0], 0.0), groups[1], all_equal(groups[2], 1.0), groups[3], all_equal(groups[4], 0.1 + 0.2), groups[5]]
+
+
+def loop(policy: LocalPolicy, algorithm: Algorithm, **settings: Any) -> Online:
+    """An online loop of which only the learning is used."""
+    task: Any = Arithmetic(digits=1)
+    rows = Rows(task, make_character_tokenizer(), 0)
+    workers = RewardWorkers([RewardSpec("exact", "exact")])  # not started
+    chosen = OnlineSettings(**{"lr": 1e-2, **settings})
+    reference = worlds.make_policy(seed=1) if "reference" in algorithm.needs else None
+    return Online(policy, rows, workers, algorithm, Sampling(temperature=worlds.TEMPERATURE), chosen, 0, reference)
+
+
+def learn(online: Online, number: int, groups: Sequence[Group]) -> dict[str, float]:
+    kept = [group for group in groups if online.algorithm.keep(group)]
+    metrics, _ = online.learn(number, kept, count(groups), online.algorithm.start())
+    return metrics
+
+
+@pytest.mark.parametrize("name", GRPOS)
+def test_loss_and_gradients(name: str) -> None:
+    algorithm, groups = GRPOS[name], some_teach_nothing()
+    kept = [group for group in groups if algorithm.keep(group)]
+    assert len(kept) == (3 if algorithm.kl_coef == 0 else 6)
+    found = []
+    for chosen in (kept, groups):
+        policy = worlds.make_policy()
+        forest = worlds.prepared(algorithm, chosen, worlds.make_policy(seed=1), count(groups))
+        found.append((policy.forward_backward(forest, algorithm.loss)["loss"], worlds.gradients(policy)))
+    (loss, grads), (whole_loss, whole_grads) = found
+    assert loss == pytest.approx(whole_loss, rel=1e-5)
+    worlds.assert_close(grads, whole_grads)
+
+
+def test_a_kl_term_keeps_every_group() -> None:
+    for algorithm in GRPOS.values():
+        assert [algorithm.keep(group) for group in some_teach_nothing()] == [algorithm.kl_coef > 0 or i % 2 == 1 for i in range(6)]
+
+
+def test_the_denominators_matter() -> None:
+    """What the law rests on: with totals of the kept groups alone, the gradient would be another."""
+    algorithm, groups = GRPOS["grpo"], some_teach_nothing()
+    kept = [group for group in groups if algorithm.keep(group)]
+    losses = [
+        worlds.make_policy().forward_backward(worlds.prepared(algorithm, kept, worlds.make_policy(seed=1), totals), algorithm.loss)["loss"]
+        for totals in (count(groups), count(kept))
+    ]
+    assert abs(losses[0] - losses[1]) > 0.05 * abs(losses[0])
+
+
+@pytest.mark.parametrize("name", ["grpo", "grpo std sequence"])
+def test_the_weights_after_several_steps(name: str) -> None:
+    """Through the loop and the optimiser: some steps teach in part, and one not at all."""
+    ends, losses = [], []
+    for algorithm in (GRPOS[name], Unskipped(GRPOS[name])):
+        policy = worlds.make_policy(settings=DECAY)
+        online = loop(policy, algorithm)
+        nothing = [all_equal(group, 1.0) for group in some_teach_nothing(7)]
+        losses.append([learn(online, i, groups).get("loss", 0.0) for i, groups in enumerate([some_teach_nothing(), nothing])])
+        assert policy.version == 2
+        ends.append(worlds.weights(policy))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4, abs=1e-6)
+    start = worlds.weights(worlds.make_policy())
+    moved = [{name: end[name] - start[name] for name in start} for end in ends]
+    worlds.assert_close(moved[0], moved[1], relative=1e-3)
+
+
+def test_all_skipped_is_still_an_update() -> None:
+    policy = worlds.make_policy()
+    nothing = [all_equal(group, 0.0) for group in some_teach_nothing()]
+    before = worlds.weights(policy)
+    calls = []
+    policy.causal.model.register_forward_hook(lambda *seen: calls.append(seen))
+    policy.causal.model.base_model.register_forward_hook(lambda *seen: calls.append(seen))
+    metrics = learn(loop(policy, GRPOS["grpo"], updates_per_step=2), 0, nothing)
+    assert policy.version == 2
+    assert metrics["grad_norm"] == 0
+    assert not calls, "nothing to learn, and yet a forward"
+    assert all(torch.equal(before[name], after) for name, after in worlds.weights(policy).items())
+
+
+def test_skipped_groups_are_not_computed() -> None:
+    groups = some_teach_nothing()
+    rows: list[int] = []
+    policy = worlds.make_policy()
+    body = policy.causal.model.base_model
+    body.register_forward_hook(lambda module, args, kwargs, out: rows.append(kwargs["input_ids"].numel()), with_kwargs=True)
+    learn(loop(policy, GRPOS["grpo"]), 0, groups)
+    assert sum(rows) == plant([groups[i] for i in (1, 3, 5)]).tokens_N.numel()
+
+
+def test_the_whole_loop(tmp_path: Path) -> None:
+    """Sampled, scored by real workers, some groups skipped in each step: the same losses and weights, step by step."""
+    (tmp_path / "marks.py").write_text("def early(prompt, response, **columns):\n    return float(response[:1] < 'c')\n")
+    ends, losses, kept = [], [], []
+    for algorithm in (GRPOS["grpo"], Unskipped(GRPOS["grpo"])):
+        policy = worlds.make_talker()
+        task: Any = Arithmetic(digits=1)
+        settings = OnlineSettings(steps=3, prompts_per_step=6, num_responses=3, lr=1e-3)
+        with RewardWorkers([RewardSpec("early", f"{tmp_path}/marks.py:early")]) as workers:
+            sampling = Sampling(temperature=0.9, max_tokens=6)
+            online = Online(policy, Rows(task, policy.tokenizer, 0), workers, algorithm, sampling, settings, 0)
+            steps = list(online.steps(0, {}, StopAsked()))
+        losses.append([step.metrics["loss"] for step in steps])
+        kept.append([sum(step.kept) for step in steps])
+        ends.append(worlds.weights(policy))
+    assert all(0 < number < 6 for number in kept[0]), kept
+    assert kept[1] == [6, 6, 6]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4, abs=1e-6)
+    worlds.assert_close(ends[0], ends[1])
