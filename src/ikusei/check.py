@@ -73,7 +73,9 @@ def check(recipe: Recipe) -> Check:
     facts["rewards"] = _signal(groups) + (f"; {gold}" if gold else "")
     problem = too_many_failures(groups, recipe.train.max_failures)
     answers = [_answer(group.prompt, response) for group in groups[:SHOWN] for response in group.responses[:2]]
-    return Check(facts, [problem] if problem else [], _warnings(groups), answers, _tokens(parts, groups[0]))
+    some = too_many_failures(groups, 0.0)
+    warnings = ([some] if some and not problem else []) + _warnings(groups)
+    return Check(facts, [problem] if problem else [], warnings, answers, _tokens(parts, groups[0]))
 
 
 def measure(recipe: Path, overrides: Sequence[str]) -> dict[str, Any]:

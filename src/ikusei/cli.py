@@ -120,12 +120,18 @@ def sample(
 
 
 @app.command
-def chat(model: str | None = None, *, temperature: float = 0.7, max_tokens: int = 512) -> int:
-    """Talk with a model: a folder, a run, a hub id or seedling (default: the newest run)."""
+def chat(
+    model: str | None = None,
+    *,
+    turns: Annotated[bool, Parameter(negative=())] = False,
+    temperature: float = 0.7,
+    max_tokens: int = 512,
+) -> int:
+    """Talk with a model: a folder, a run, a hub id or seedling (default: the newest run). With --turns it remembers what was said."""
     from ikusei import talk
     from ikusei.types import Sampling
 
-    talk.chat(talk.find_model(model), Sampling(temperature, max_tokens=max_tokens), out)
+    talk.chat(talk.find_model(model), Sampling(temperature, max_tokens=max_tokens), turns, out)
     return 0
 
 
@@ -166,7 +172,7 @@ def new(recipe: Path, *, data: Path, reward: str | None = None, model: str = "se
     from ikusei.new import write_recipe
 
     for line in write_recipe(recipe, data, reward, model):
-        out.print(line, markup=False, highlight=False)
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

@@ -43,11 +43,14 @@ def answers(model: str, prompt: str, num: int, sampling: Sampling, seed: int) ->
     return group.responses
 
 
-def chat(model: str, sampling: Sampling, console: Console) -> None:
-    """A conversation until an empty line, Ctrl-D or Ctrl-C. A thought is shown dim."""
+def chat(model: str, sampling: Sampling, turns: bool, console: Console) -> None:
+    """Questions and answers until an empty line, Ctrl-D or Ctrl-C. Each line is asked alone, as prompts are in training, or, with `turns`,
+    after all that was said before. A thought is shown dim."""
     sampler = load_sampler(model)
-    console.print(f"[bold]{model}[/] · an empty line ends, /new begins anew", highlight=False)
+    how = "it remembers the conversation, /new begins anew" if turns else "each line is asked alone, --turns remembers"
+    console.print(f"[bold]{model}[/] · {how} · an empty line ends", highlight=False)
     said: list[Message] = []
+    asked = 0  # the seed: the same question again may be answered otherwise
     while True:
         try:
             line = console.input("[bold cyan]you[/]  ").strip()
@@ -55,12 +58,14 @@ def chat(model: str, sampling: Sampling, console: Console) -> None:
             line = ""
         if not line:
             return
-        if line == "/new":
+        if line == "/new" or not turns:
             said = []
+        if line == "/new":
             continue
         said.append(Message(role="user", content=line))
         prompt = tuple(said) if sampler.tokenizer.chat_template else line
-        (group,) = sampler.sample([render(sampler.tokenizer, Example(prompt))], 1, sampling, len(said))
+        asked += 1
+        (group,) = sampler.sample([render(sampler.tokenizer, Example(prompt))], 1, sampling, asked)
         text = group.responses[0].text
         said.append(Message(role="assistant", content=text))
         thought, answer = split_thought(text)

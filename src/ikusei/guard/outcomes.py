@@ -75,13 +75,14 @@ def failure_counts(groups: Iterable[Group]) -> dict[str, float]:
 
 def too_many_failures(groups: Iterable[Group], limit: float = 0.5) -> str | None:
     """Text that names the reward, its share of failures and one example, where a reward failed on more than `limit` of the responses:
-    such a run would learn from what is left, or from nothing."""
+    such a run would learn from what is left, or from nothing. With a limit of 0, of any failure at all."""
     outcomes = list(_outcomes(groups))
     for name, times in Counter(name for name, _, _, _ in outcomes).items():
         failed = [outcome for outcome in outcomes if outcome[0] == name and outcome[1].status in FAILURES]
         if len(failed) > limit * times:
             _, part, prompt, response = failed[0]
-            share = f"{len(failed)} of {times} responses ({len(failed) / times:.0%}; allowed: at most {limit:.0%})"
+            allowed = f"; allowed: at most {limit:.0%}" if limit > 0 else ""
+            share = f"{len(failed)} of {times} responses ({len(failed) / times:.0%}{allowed})"
             example = f"Prompt {prompt.text[-200:]!r}, response {response.text[-200:]!r}"
             return f"reward {name!r} failed on {share}. {part.status}: {part.note}. {example}"
     return None
