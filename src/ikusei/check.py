@@ -22,6 +22,7 @@ from ikusei.loops.order import in_order
 from ikusei.loops.supervised import SupervisedSettings
 from ikusei.models.causal import CHUNK_LOGITS
 from ikusei.recipe import Recipe, read_recipe
+from ikusei.run.files import plain
 from ikusei.text.answer import split_thought
 from ikusei.types import Group, Prompt, Response
 
@@ -89,7 +90,7 @@ def measure(recipe: Path, overrides: Sequence[str]) -> dict[str, Any]:
     with RewardWorkers(parts.rewards) as workers:
         prompts = parts.eval_rows.held_out(read.eval.num_prompts)
         found = evaluate(parts.policy.snapshot(), prompts, workers, read.eval, read.sampling, read.seed).results
-    return {name: asdict(value) if name.startswith(("pass@", "best_of", "reward")) else value for name, value in found.items()}
+    return plain(found)
 
 
 def show(found: Check, console: Console) -> None:
@@ -123,12 +124,12 @@ def _data(recipe: Recipe, parts: Parts) -> str:
 
 
 def _memory(recipe: Recipe, parts: Parts) -> str:
-    """fp32 weights, gradients and two moments; what a part keeps for the backward (about 34 hidden-size numbers a token and layer,
+    """fp32 weights, gradients and two moments; what a part keeps for the backward (17 numbers of hidden size a token and layer,
     arXiv:2205.05198, without the attention scores); one chunk of logits with its gradient; keys and values of the sampler."""
     config, parameters = parts.policy.causal.model.config.get_text_config(), parts.facts["parameters"]
     hidden, layers = config.hidden_size, config.num_hidden_layers
     state = 16 * parameters * (1.25 if "reference" in recipe.algorithm.needs else 1)
-    activations = recipe.train.tokens_per_part * layers * hidden * 34 * 2
+    activations = recipe.train.tokens_per_part * hidden * 4 * (layers + 17 if recipe.policy.gradient_checkpointing else 17 * layers)
     cache = 0
     if not isinstance(recipe.train, SupervisedSettings):
         cache = 8 * layers * hidden * parts.policy.settings.num_slots * min(recipe.sampling.max_tokens + 64, parts.policy.causal.context)

@@ -46,6 +46,8 @@ def train(
     """
     if (recipe is None) == (resume is None):
         raise ValueError("train: give either a recipe or --resume RUN; for example `ikusei train recipes/quickstart.yaml`")
+    if dry_run and resume is not None:
+        raise ValueError("train: --dry-run checks a recipe, and --resume goes on with a run; give one of the two")
     if dry_run and recipe is not None:
         return check(recipe, *overrides, as_json=as_json)
     from ikusei import journey  # torch and transformers: seconds
@@ -80,6 +82,7 @@ def check(recipe: Path, *overrides: str, as_json: AsJson = False) -> int:
 def eval(recipe: Path, *overrides: str, as_json: AsJson = False) -> int:
     """Measure the recipe's model on its held-out prompts; `model=runs/<run>` measures what a run has raised."""
     from ikusei import check as checking
+    from ikusei import journey
 
     results = checking.measure(recipe, overrides)
     if as_json:
@@ -88,7 +91,8 @@ def eval(recipe: Path, *overrides: str, as_json: AsJson = False) -> int:
     table = Table("", "value", "95 % interval", box=None, padding=(0, 2))
     for name, value in results.items():
         if isinstance(value, dict):
-            table.add_row(name, f"{value['value']:.3f}", f"{value['low']:.3f} to {value['high']:.3f}")
+            value, _, interval = journey.figure(value).partition(" ")
+            table.add_row(name, value, interval.strip("()"))
         else:
             table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value), "")
     out.print(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,16 +18,19 @@ from ikusei.loops.data import Rows
 from ikusei.loops.evaluate import evaluate
 from ikusei.loops.measure import scored_tokens
 from ikusei.loops.online import Online, Step
-from ikusei.loops.steps import NonFinite, RewardsFailed, stop_on_interrupt
+from ikusei.loops.steps import NonFinite, RewardsFailed, StopAsked, stop_on_interrupt
 from ikusei.loops.supervised import Supervised, SupervisedSettings
 from ikusei.models.load import load_model, load_tokenizer
 from ikusei.models.make import MakeModel, make_model, make_tokenizer
 from ikusei.protocols import Metrics
 from ikusei.recipe import Recipe, read_recipe, resolved
 from ikusei.run.display import Display, display
-from ikusei.run.folder import Run
+from ikusei.run.folder import Run, checkpoints
 from ikusei.run.report import write_report
 
+TASK = ("num_rows", "row", "rewards")  # what a user's own class must have
+MEMBERS = {"task": TASK, "eval_task": TASK, "algorithm": ("needs", "start", "keep", "credit", "loss", "advance")}
+SERVED = frozenset({"old", "reference"})  # what the loops can ask before the split
 FAILED = ("reward_errors/", "reward_timeouts/", "reward_crashes/", "reward_not_finite/")
 EXIT = {"finished": 0, "failed": 1, "interrupted": 130}
 
@@ -87,11 +90,23 @@ class Parts:
 
 def build(recipe: Recipe) -> Parts:
     """Load the model, the rows and the names of the rewards. Raises ValueError where one of them is not right."""
+    for section, members in MEMBERS.items():
+        missing = [member for member in members if member not in dir(getattr(recipe, section))]
+        if missing:
+            raise ValueError(f"{section}: the class has no {', '.join(missing)}; it must have {', '.join(members)} (ikusei.protocols)")
+    unknown = recipe.algorithm.needs - SERVED
+    if unknown:
+        raise ValueError(
+            f"algorithm: needs {', '.join(sorted(unknown))}; allowed: {', '.join(sorted(SERVED))}; the rest goes into credit()"
+        )
+    json.dumps(dict(recipe.algorithm.start()))  # a state that cannot be saved is told now and not at the first checkpoint
     policy = load_policy(recipe.model, recipe.policy, recipe.seed)
     in_order = isinstance(recipe.train, SupervisedSettings) and recipe.train.in_order
-    rows = Rows(recipe.task, policy.tokenizer, recipe.seed, in_order=in_order)
-    rows.check_lengths(policy.causal.context, with_responses=isinstance(recipe.train, SupervisedSettings))
-    return Parts(policy, rows, Rows(recipe.eval_task, policy.tokenizer, recipe.seed), rewards_of(recipe))
+    rows = Rows(recipe.task, policy.tokenizer, recipe.seed, policy.causal.context, in_order)
+    rows.check(with_responses=isinstance(recipe.train, SupervisedSettings))
+    eval_rows = Rows(recipe.eval_task, policy.tokenizer, recipe.seed, policy.causal.context)
+    eval_rows.held_out(recipe.eval.num_prompts)
+    return Parts(policy, rows, eval_rows, rewards_of(recipe))
 
 
 def load_policy(model: str | MakeModel, settings: LocalSettings, seed: int) -> LocalPolicy:
@@ -117,6 +132,8 @@ def _conduct(recipe: Recipe, parts: Parts, run: Run, console: Console) -> Outcom
     except (NonFinite, RewardsFailed, OSError) as error:
         problem, status = str(error), "failed"
         run.event("error", text=problem)
+    except KeyboardInterrupt:
+        status = "interrupted"
     except BaseException as error:
         run.event("error", text=repr(error))
         run.finish(journey.summary("failed"))
@@ -142,7 +159,7 @@ class Journey:
         with self._workers() as workers, stop_on_interrupt() as stop, display(recipe.train.steps, title, self.console) as shown:
             shown.say(policy.said)
             loop = self._loop(workers)
-            self._measure("before", 0, workers, shown)
+            self._measure("before", 0, workers, shown, stop)
             start, state = self._take_up(loop.algorithm.start())
             for step in loop.steps(start, state, stop):
                 self._keep_record(step, shown)
@@ -151,7 +168,7 @@ class Journey:
             if stop and self.step < recipe.train.steps:
                 return "interrupted"
             self.run.save_final(lambda folder: export(policy.causal.model, policy.tokenizer, folder))
-            self._measure("after", self.step, workers, shown)
+            self._measure("after", self.step, workers, shown, stop)
         return "finished"
 
     def summary(self, status: str) -> dict[str, Any]:
@@ -202,8 +219,8 @@ class Journey:
         counted = {"tokens_sampled": self.tokens_sampled, "tokens_trained": self.tokens_trained}
         self.run.checkpoint(step, self.parts.policy.save, {"algorithm": dict(state), **counted})
 
-    def _measure(self, name: str, step: int, workers: RewardWorkers | None, shown: Display) -> None:
-        """An evaluation, unless it was made before a resume."""
+    def _measure(self, name: str, step: int, workers: RewardWorkers | None, shown: Display, stop: StopAsked) -> None:
+        """An evaluation, unless it was made before a resume. Ctrl-C ends it at once: it is made again on resuming."""
         settings, recipe = self.recipe.eval, self.recipe
         if settings.num_prompts == 0 or workers is None:
             return
@@ -214,7 +231,7 @@ class Journey:
                 shown.say("nothing is measured: the task holds no row out; give it more rows or a larger test_share")
                 return
             shown.say(f"measuring {name} training: {len(prompts)} held-out prompts × {settings.num_samples} answers")
-            found = evaluate(self.parts.policy.snapshot(), prompts, workers, settings, recipe.sampling, recipe.seed)
+            found = evaluate(self.parts.policy.snapshot(), prompts, workers, settings, recipe.sampling, recipe.seed, stop)
             self.run.write_eval(name, step, {"name": name, "step": step, **found.results}, found.rows)
             results = self.run.read_eval(name, step)
             assert results is not None, "an evaluation that was just written"
@@ -232,6 +249,12 @@ def warning_of(metrics: Metrics) -> str | None:
     return "; ".join(told) or None
 
 
+def figure(measured: Mapping[str, float | None]) -> str:
+    """A value and its interval in words; of one prompt alone nothing is known but the value."""
+    value, low, high = (measured[name] for name in ("value", "low", "high"))
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
 def tell(outcome: Outcome, console: Console) -> None:
     """The last lines of a run: what was gained, where the report is, and how to go on."""
     before, after = (outcome.summary["eval"].get(name, {}) for name in ("before", "after"))
@@ -239,10 +262,13 @@ def tell(outcome: Outcome, console: Console) -> None:
     if outcome.problem:
         console.print(Text.assemble(("failed: ", "bold red"), outcome.problem))
     if outcome.summary["status"] != "finished":
-        console.print(f"what was learned is kept; go on with   ikusei train --resume {outcome.folder}", markup=False, highlight=False)
+        kept = [step for step, _ in checkpoints(outcome.folder)]
+        have = f"what was learned up to step {max(kept)} is kept" if kept else "nothing was learned yet"
+        mend = "mend the cause, then " if outcome.problem else ""
+        console.print(f"{have}; {mend}go on with   ikusei train --resume {outcome.folder}", markup=False, highlight=False)
     for name in ("pass@1", "reward"):
         if name in before and name in after:
-            old, new = ("{value:.3f} ({low:.3f} to {high:.3f})".format(**table[name]) for table in (before, after))
+            old, new = figure(before[name]), figure(after[name])
             console.print(Text.assemble(f"held-out {name}: {old} → ", (new, "bold green"), ", 95 % intervals"))
     console.print(f"report  {outcome.folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     if (outcome.folder / "final").is_dir():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from ikusei.recipe import REWARDS
 from ikusei.tasks.files import Files
 
 ONLINE = """\
@@ -68,15 +70,16 @@ def write_recipe(recipe: Path, data: Path, reward: str | None, model: str) -> li
     """Writes the file and says what comes next. Raises ValueError where the file exists or the data cannot be read."""
     if recipe.exists():
         raise ValueError(f"{recipe}: exists, and is not overwritten; choose another name or remove it")
+    if reward is not None and ":" not in reward and reward not in REWARDS:
+        raise ValueError(f"reward {reward!r}: unknown; allowed: {', '.join(REWARDS)}, or my_reward.py:function")
     rows = Files(data)
     count, first = rows.num_rows("train"), rows.row("train", 0)
     learns = bool(first.responses) and reward is None
     small = model == "seedling"
     lr = ("1e-3" if learns else "1e-4") if small else ("1e-5" if learns else "1e-6")
     template = SUPERVISED if learns else ONLINE
-    text = template.format(
-        model=model, data=_seen_from(recipe, data), recipe=recipe, reward=_entry(recipe, reward), prompts=min(16, count), lr=lr
-    )
+    path = json.dumps(str(_seen_from(recipe, data)), ensure_ascii=False)  # quoted, whatever it holds
+    text = template.format(model=model, data=path, recipe=recipe, reward=_entry(recipe, reward), prompts=min(16, count), lr=lr)
     recipe.parent.mkdir(parents=True, exist_ok=True)
     recipe.write_text(text, encoding="utf-8")
     how = "learns from its texts" if learns else f"learns from sampled answers and the reward {reward or 'exact'}"
@@ -87,7 +90,8 @@ def _entry(recipe: Path, reward: str | None) -> str:
     if reward is None or ":" not in reward:
         return reward or "exact"
     file, _, function = reward.rpartition(":")
-    return f"{{path: '{_seen_from(recipe, Path(file))}:{function}', weight: 1.0}}"
+    path = f"{_seen_from(recipe, Path(file))}:{function}" if file.endswith(".py") else reward
+    return f"{{path: {json.dumps(path, ensure_ascii=False)}, weight: 1.0}}"
 
 
 def _seen_from(recipe: Path, file: Path) -> Path:

@@ -23,9 +23,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError
 
 from ikusei.recipe_reader import Document, Problem, build, did_you_mean, parse, plain, resolve_path, show, with_overrides
@@ -44,7 +44,7 @@ TASKS = {
     "nursery": "ikusei.tasks.nursery:Nursery",
 }
 ALGORITHMS = {"grpo": "ikusei.algos.grpo:GRPO", "lm": "ikusei.algos.lm:LanguageModelling"}
-SUPERVISED = frozenset({"lm"})  # these learn from the texts of the data; all others from what they sample
+SUPERVISED = frozenset({"lm"})  # these learn from the texts of the data, as do classes that say `supervised = True`; others from samples
 REWARDS = ("exact", "math", "think_format", "length")
 
 NAMED = {"task": TASKS, "eval_task": TASKS, "algorithm": ALGORITHMS}
@@ -67,7 +67,7 @@ class Recipe:
     """A whole run. The classes of the sections are those of the tables above."""
 
     name: str
-    seed: int
+    seed: int  # 0 or more
     model: str | MakeModel
     policy: LocalSettings
     task: Task
@@ -117,18 +117,21 @@ def _chosen(document: Document) -> tuple[dict[str, Any], Document]:
     """The class of each section, and the document without the names that chose them."""
     data, folder = dict(document.data), document.path.parent
     problems: list[Problem] = []
-    kinds = {"name": str, "seed": int, "model": str, **{section: _imported(path) for section, path in SETTINGS.items()}}
-    for section, registry in NAMED.items():
+    settings = {section: _imported(path) for section, path in SETTINGS.items()}
+    kinds = {"name": str, "seed": Annotated[int, Field(ge=0)], "model": str, **settings}
+    for section in NAMED:
         if section in data or section != "eval_task":
             try:
-                kinds[section], data[section] = _class_and_fields(data.get(section), registry, folder)
+                kinds[section], data[section] = _class_and_fields(section, data.get(section), folder)
             except ValueError as error:  # of the fields of an unknown class nothing can be said
                 problems.append(Problem((section, "name"), str(error)))
                 kinds[section], data[section] = Any, None
     if kinds["algorithm"] is Any:
         kinds["train"] = Any
     else:
-        kinds["train"] = _imported(SUPERVISED_LOOP if _name_of(kinds["algorithm"], ALGORITHMS) in SUPERVISED else ONLINE_LOOP)
+        chosen = kinds["algorithm"]
+        from_texts = _name_of(chosen, ALGORITHMS) in SUPERVISED or vars(chosen).get("supervised", False)
+        kinds["train"] = _imported(SUPERVISED_LOOP if from_texts else ONLINE_LOOP)
     if isinstance(data["model"], dict):
         kinds["model"] = _imported(MAKE_MODEL)
     data["model"] = _folders_found(data["model"], folder)
@@ -139,8 +142,9 @@ def _chosen(document: Document) -> tuple[dict[str, Any], Document]:
     return kinds, replace(document, data=data).with_problems(problems)
 
 
-def _class_and_fields(section: Any, registry: Mapping[str, str], folder: Path) -> tuple[type, dict[str, Any]]:
+def _class_and_fields(kind_of: str, section: Any, folder: Path) -> tuple[type, dict[str, Any]]:
     """The class that a section names, and the rest of the section. Raises ValueError with the names that there are."""
+    registry = NAMED[kind_of]
     allowed = f"allowed: {', '.join(registry)}, or a class of your own as my_file.py:MyClass or package.module:MyClass"
     if not isinstance(section, dict) or not isinstance(section.get("name"), str):
         got = "" if section is None else f", got {show(section)}"

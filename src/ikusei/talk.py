@@ -13,7 +13,7 @@ from ikusei.run.folder import checkpoints, list_runs
 from ikusei.samplers.local import LocalSampler
 from ikusei.text.answer import split_thought
 from ikusei.text.chat import render
-from ikusei.types import Example, Message, Response, Sampling
+from ikusei.types import Example, Message, Prompt, Response, Sampling
 
 
 def find_model(name: str | None, root: Path = Path("runs")) -> str:
@@ -43,6 +43,10 @@ def answers(model: str, prompt: str, num: int, sampling: Sampling, seed: int) ->
     return group.responses
 
 
+def _rendered(sampler: LocalSampler, said: list[Message], line: str) -> Prompt:
+    return render(sampler.tokenizer, Example(tuple(said) if sampler.tokenizer.chat_template else line))
+
+
 def chat(model: str, sampling: Sampling, turns: bool, console: Console) -> None:
     """Questions and answers until an empty line, Ctrl-D or Ctrl-C. Each line is asked alone, as prompts are in training, or, with `turns`,
     after all that was said before. A thought is shown dim."""
@@ -63,9 +67,12 @@ def chat(model: str, sampling: Sampling, turns: bool, console: Console) -> None:
         if line == "/new":
             continue
         said.append(Message(role="user", content=line))
-        prompt = tuple(said) if sampler.tokenizer.chat_template else line
         asked += 1
-        (group,) = sampler.sample([render(sampler.tokenizer, Example(prompt))], 1, sampling, asked)
+        prompt = _rendered(sampler, said, line)
+        while len(said) > 1 and len(prompt.tokens) + sampling.max_tokens > sampler.causal.context:
+            said = said[2:]  # the oldest question and its answer are forgotten
+            prompt = _rendered(sampler, said, line)
+        (group,) = sampler.sample([prompt], 1, sampling, asked)
         text = group.responses[0].text
         said.append(Message(role="assistant", content=text))
         thought, answer = split_thought(text)

@@ -134,6 +134,8 @@ class Sampling:
     def __post_init__(self) -> None:
         given = f"sampling: got temperature={self.temperature}, top_k={self.top_k}, top_p={self.top_p}, min_p={self.min_p}, "
         given += f"max_tokens={self.max_tokens}"
+        if "" in self.stop:
+            raise ValueError("sampling.stop: got '', which would end every answer at once; allowed: strings of one letter or more")
         allowed = self.temperature > 0 and self.top_k >= 0 and 0 < self.top_p <= 1 and 0 <= self.min_p < 1 and self.max_tokens >= 1
         if not allowed or not math.isfinite(self.temperature):
             raise ValueError(

@@ -81,6 +81,9 @@ class Ids:
 
     eos_token_id = 2
     pad_token_id = 0
+    chat_template = None
+    all_special_tokens: tuple[str, ...] = ()
+    all_special_ids: tuple[int, ...] = ()
 
     def decode(self, tokens: Sequence[int], skip_special_tokens: bool = False) -> str:
         return "".join(f"<{token}>" for token in tokens)

@@ -21,7 +21,7 @@ from ikusei.forest import Forest, Outputs
 from ikusei.models.causal import CausalModel
 from ikusei.models.probe import probe
 from ikusei.protocols import LossFunction, Metrics
-from ikusei.samplers.local import LocalSampler
+from ikusei.samplers.local import LocalSampler, end_tokens
 
 ONE_THREAD = 10_000_000  # below so many parameters one thread is as fast as two, and ten times faster where the cores are shared
 
@@ -41,6 +41,14 @@ class LocalSettings:
     eps: float = 1e-8
     clip_norm: float = 1.0
     gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        counts = self.num_slots >= 1 and (self.threads is None or self.threads >= 1)
+        if not (counts and self.clip_norm > 0 and self.weight_decay >= 0 and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.eps > 0):
+            raise ValueError(
+                f"got {self}; allowed: num_slots and threads 1 or more, clip_norm > 0 (.inf does not clip), weight_decay 0 or more, "
+                "beta1 and beta2 from 0 to below 1, eps > 0"
+            )
 
 
 class LocalPolicy:
@@ -142,8 +150,10 @@ def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
     config = json.loads((folder / "config.json").read_text())
     config.pop("_attn_implementation", None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    if not (folder / "generation_config.json").exists():
-        GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id).save_pretrained(folder)
+    ends = sorted(end_tokens(model, tokenizer))
+    generation = GenerationConfig() if model.generation_config is None else copy.deepcopy(model.generation_config)
+    generation.update(eos_token_id=ends if len(ends) > 1 else ends[0], pad_token_id=tokenizer.pad_token_id)
+    generation.save_pretrained(folder)
 
 
 def _adamw(model: PreTrainedModel, settings: LocalSettings) -> torch.optim.AdamW:

@@ -149,7 +149,7 @@ def _parts(name: str, value: Any, seconds: float) -> dict[str, Part]:
         problem = f"returned {_shown(value)}; allowed: a number, a dict of numbers by name, or None where it does not apply"
         return {name: _failed(name, problem, seconds)}
     floats = {str(key): float(each) for key, each in numbers.items()}
-    total = sum(floats.values())
+    total = math.fsum(floats.values())
     if not math.isfinite(total):
         return {name: Part(None, "not_finite", seconds, f"{name}: returned {_shown(value)}")}
     named = {f"{name}/{key}": Part(each, "ok", seconds) for key, each in floats.items()} if isinstance(value, dict) else {}

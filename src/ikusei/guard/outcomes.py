@@ -62,7 +62,7 @@ def total(specs: Sequence[RewardSpec], parts: Mapping[str, Part]) -> float | Non
         return None
     gates = [part.value for spec, part in counted if spec.gate and part.value is not None]
     terms = [spec.weight * part.value for spec, part in counted if not spec.gate and part.value is not None]
-    value = math.prod(gates) * sum(terms)
+    value = math.prod(gates) * math.fsum(terms)
     return value if terms and math.isfinite(value) else None  # finite values may still overflow in the sum
 
 

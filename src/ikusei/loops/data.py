@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -11,7 +12,7 @@ from ikusei.protocols import Task
 from ikusei.text.chat import Template, continuation, render
 from ikusei.types import Group, Prompt, Split
 
-CHECKED = 5_000  # rows whose length is looked at before the start; later ones are met as they come
+CHECKED = 5_000  # rows looked at before the start; later ones are when they are taken
 ROUND = 1_000_000_000  # rows without end: each refill round reads from its own far place
 
 
@@ -22,8 +23,9 @@ class Rows:
     task: Task
     tokenizer: PreTrainedTokenizerBase
     seed: int
-    template: Template = "auto"
+    context: int = 1 << 30  # tokens that the model holds
     in_order: bool = False
+    template: Template = "auto"
 
     def prompts(self, step: int, count: int, round: int = 0) -> list[Prompt]:
         """`count` training prompts for this step; each round of a step has others."""
@@ -39,34 +41,31 @@ class Rows:
         return [self.example("train", self._index(step * count + i, 0)) for i in range(count)]
 
     def prompt(self, split: Split, index: int) -> Prompt:
-        return render(self.tokenizer, self.task.row(split, index), self.template)
+        """Raises ValueError where the model's context has no room for it and one token."""
+        prompt = render(self.tokenizer, self.task.row(split, index), self.template)
+        self._fits(split, index, len(prompt.tokens) + 1, prompt.text)
+        return prompt
 
     def example(self, split: Split, index: int) -> Group:
-        """Raises ValueError where the row has nothing to learn from."""
+        """Raises ValueError where the row has nothing to learn from, or does not fit the model's context."""
         row = self.task.row(split, index)
         if not row.responses:
             raise ValueError(f"row {index}: it has a prompt and no response to learn from; name the column that holds the response")
         prompt = render(self.tokenizer, row, self.template)
-        return Group(prompt, tuple(continuation(self.tokenizer, prompt, text) for text in row.responses))
+        group = Group(prompt, tuple(continuation(self.tokenizer, prompt, text) for text in row.responses))
+        self._fits(split, index, len(prompt.tokens) + max(len(r.tokens) for r in group.responses), prompt.text or row.responses[0])
+        return group
 
-    def check_lengths(self, context: int, with_responses: bool) -> None:
-        """Raises ValueError where a row does not fit the model's context. Rows without end are not looked at."""
+    def check(self, with_responses: bool) -> None:
+        """Looks at the first rows of a task that has an end, so that what does not fit is told before anything is trained."""
         for index in range(min(self.task.num_rows("train") or 0, CHECKED)):
-            self._check_length("train", index, context, with_responses)
-        for index in range(min(self.task.num_rows("test") or 0, CHECKED)):
-            self._check_length("test", index, context, with_responses=False)
+            _ = self.example("train", index) if with_responses else self.prompt("train", index)
 
-    def _check_length(self, split: Split, index: int, context: int, with_responses: bool) -> None:
-        if with_responses:
-            group = self.example(split, index)
-            size, what = len(group.prompt.tokens) + max(len(r.tokens) for r in group.responses), "prompt and response"
-        else:
-            size, what = len(self.prompt(split, index).tokens) + 1, "prompt and one token to answer"
-        if size > context:
-            text = str(self.task.row(split, index).prompt)[:60]
+    def _fits(self, split: Split, index: int, size: int, text: str) -> None:
+        if size > self.context:
             raise ValueError(
-                f"{split} row {index} ({text!r}): {what} have {size} tokens; the context holds {context}; shorten or remove the row, "
-                "or take a model with a longer context"
+                f"{split} row {index} ({text[:60]!r}): it takes {size} tokens (a prompt with one to answer, or with its response); "
+                f"the context holds {self.context}; shorten or remove the row, or take a model with a longer context"
             )
 
     def _index(self, position: int, round: int) -> int:
@@ -79,5 +78,6 @@ class Rows:
         return place if self.in_order else int(_shuffled(rows, self.seed, round, epoch)[place])
 
 
+@lru_cache(maxsize=4)
 def _shuffled(rows: int, seed: int, round: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, round, epoch]).permutation(rows)

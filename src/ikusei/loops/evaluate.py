@@ -11,7 +11,7 @@ from typing import Any
 from ikusei.guard.workers import RewardWorkers, too_many_failures
 from ikusei.loops.measure import thoughts
 from ikusei.loops.order import in_order
-from ikusei.loops.steps import RewardsFailed
+from ikusei.loops.steps import RewardsFailed, StopAsked
 from ikusei.protocols import Sampler
 from ikusei.run.statistics import best_of, mean_interval, pass_table
 from ikusei.types import Group, Prompt, Response, Sampling
@@ -30,6 +30,10 @@ class EvalSettings:
         if self.num_prompts < 0 or self.num_samples < 1:
             raise ValueError(f"got num_prompts={self.num_prompts}, num_samples={self.num_samples}; allowed: 0 or more, 1 or more")
 
+    def passes(self, value: float) -> bool:
+        """Rewards are sums: 0.7 + 0.2 + 0.1 must pass at 1."""
+        return value >= self.pass_at - 1e-9
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -40,11 +44,22 @@ class Evaluation:
 
 
 def evaluate(
-    sampler: Sampler, prompts: Sequence[Prompt], workers: RewardWorkers, settings: EvalSettings, sampling: Sampling, seed: int
+    sampler: Sampler,
+    prompts: Sequence[Prompt],
+    workers: RewardWorkers,
+    settings: EvalSettings,
+    sampling: Sampling,
+    seed: int,
+    stop: StopAsked | None = None,
 ) -> Evaluation:
-    """Sample, score and count. Answers whose reward failed are left out of the means and counted; RewardsFailed where most are."""
+    """Sample, score and count. Answers whose reward failed are left out of the means and counted; RewardsFailed where most are.
+    KeyboardInterrupt between two prompts once `stop` is asked."""
     began = time.perf_counter()
-    pending = [workers.submit(group) for group in sampler.sample(prompts, settings.num_samples, sampling, seed)]
+    pending = []
+    for group in sampler.sample(prompts, settings.num_samples, sampling, seed):
+        pending.append(workers.submit(group))
+        if stop:
+            raise KeyboardInterrupt
     groups = in_order(prompts, [each.result() for each in pending])
     problem = too_many_failures(groups)
     if problem:
@@ -59,7 +74,7 @@ def evaluate(
     ks = [1 << i for i in range(fewest.bit_length()) if 1 << i <= fewest]
     responses = [response for group in groups for response in group.responses]
     results: dict[str, Any] = {"num_prompts": len(groups), "num_samples": settings.num_samples}
-    results |= pass_table([[value >= settings.pass_at for value in row] for row in numbers], ks)
+    results |= pass_table([[settings.passes(value) for value in row] for row in numbers], ks)
     results["reward"] = mean_interval([fmean(row) for row in numbers])
     if any(value not in (0, 1) for row in numbers for value in row):  # else best of k is pass@k
         results |= {f"best_of_{k}": mean_interval([best_of(row, k) for row in numbers]) for k in ks[1:]}
@@ -96,7 +111,7 @@ def rows_of(group: Group, values: Sequence[float | None], settings: EvalSettings
             "answer": None if answer is None else str(answer),
             "response": response.text,
             "total": value,
-            "correct": value is not None and value >= settings.pass_at,
+            "correct": value is not None and settings.passes(value),
             "num_tokens": len(response.tokens),
         }
         for response, value in zip(group.responses, values, strict=True)

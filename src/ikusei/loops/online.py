@@ -18,7 +18,7 @@ from ikusei.guard.workers import RewardWorkers, failure_counts, too_many_failure
 from ikusei.loops.data import Rows
 from ikusei.loops.measure import describe, peak_memory_mb
 from ikusei.loops.order import in_order
-from ikusei.loops.steps import NonFinite, RewardsFailed, Schedule, Shape, StopAsked, blame, logp_of, update, with_gap
+from ikusei.loops.steps import RewardsFailed, Schedule, Shape, StopAsked, Update, logp_of, with_gap
 from ikusei.protocols import Algorithm, Metrics, Policy, Reference, Sampler, State
 from ikusei.samplers.draw import response_seed
 from ikusei.types import Group, Prompt, Sampling
@@ -112,8 +112,8 @@ class Online:
             prompts = self.rows.prompts(number, wanted, round)[:missing]
             groups += self.write_and_score(sampler, prompts, round_seed(self.seed, number, round), clock)
         problem = too_many_failures(groups, self.settings.max_failures)
-        if problem:
-            raise RewardsFailed(problem)
+        if problem or not any(group.without_failures().responses for group in groups):
+            raise RewardsFailed(problem or "no reward applies to any answer; run `ikusei check` on the recipe to see what its rewards say")
         return groups, clock
 
     def write_and_score(self, sampler: Sampler, prompts: Sequence[Prompt], seed: int, clock: Metrics) -> list[Group]:
@@ -137,12 +137,8 @@ class Online:
         metrics: Metrics = {}
         for again in range(self.settings.updates_per_step):
             loss = with_gap(self.algorithm.loss) if again == 0 and not self.sampling.truncated else self.algorithm.loss
-            try:
-                metrics = update(self.policy, forest, loss, self.settings.tokens_per_part, lr) | {
-                    name: value for name, value in metrics.items() if name == "sampling/logp_gap"
-                }
-            except FloatingPointError as error:
-                raise NonFinite(f"step {number + 1}: {error}, {blame(self.policy, forest, kept, self.algorithm.loss)}") from error
+            gap = {name: value for name, value in metrics.items() if name == "sampling/logp_gap"}  # of the first update
+            metrics = Update(number, kept, forest, loss, self.settings.tokens_per_part).make(self.policy, lr) | gap
         return metrics, forest.streams["advantage_R"].tolist() if "advantage_R" in forest.streams else []
 
     def asked_before(self, forest: Forest) -> dict[str, Tensor]:

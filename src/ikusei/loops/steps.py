@@ -21,7 +21,7 @@ Shape = Literal["constant", "cosine", "linear"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate by step: linear warm-up to `lr`, then `shape` down to `min_lr` at the last step."""
+    """The learning rate by step: linear warm-up to `lr`, then `shape` down to `min_lr`, which would be that of the step after the last."""
 
     lr: float = 1e-5
     warmup_steps: int = 0
@@ -39,7 +39,7 @@ class Schedule:
         """The rate of update number `step` (from 0) of `steps`."""
         if step < self.warmup_steps:
             return self.lr * (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / max(1, steps - 1 - self.warmup_steps)
+        done = (step - self.warmup_steps) / max(1, steps - self.warmup_steps)
         falling = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * min(1.0, done))) / 2}[self.shape]
         return self.min_lr + (self.lr - self.min_lr) * falling
 
@@ -52,8 +52,26 @@ class RewardsFailed(RuntimeError):
     """A reward failed on too many answers to go on; the message names it and shows one of them."""
 
 
+@dataclass(frozen=True)
+class Update:
+    """What one optimiser step learns from: step `number` (from 0), the kept groups, and their forest."""
+
+    number: int
+    groups: Sequence[Group]
+    forest: Forest
+    loss: LossFunction
+    tokens_per_part: int
+
+    def make(self, policy: Policy, lr: float) -> Metrics:
+        """Raises NonFinite, naming the step and the group, before the weights are touched."""
+        try:
+            return update(policy, self.forest, self.loss, self.tokens_per_part, lr)
+        except FloatingPointError as error:
+            raise NonFinite(f"step {self.number + 1}: {error}, {blame(policy, self.forest, self.groups, self.loss)}") from error
+
+
 def update(policy: Policy, forest: Forest, loss: LossFunction, tokens_per_part: int, lr: float) -> Metrics:
-    """One optimiser step over a forest, part by part. Raises NonFinite before the weights are touched."""
+    """One optimiser step, part by part. Raises NonFinite before the weights are touched."""
     total: Metrics = {}
     for part in forest.split(tokens_per_part) if forest.trees else []:
         for name, value in policy.forward_backward(part, loss).items():
@@ -67,7 +85,8 @@ def update(policy: Policy, forest: Forest, loss: LossFunction, tokens_per_part: 
 def blame(policy: Policy, forest: Forest, groups: Sequence[Group], loss: LossFunction) -> str:
     """Which group makes the loss no number, in words."""
     for group, tree in zip(groups, forest.each_tree(), strict=True):
-        if not math.isfinite(float(loss(policy.forward(tree), tree).value)):
+        out = policy.forward(tree)
+        if not math.isfinite(float(loss(out, tree.to(out.logp_M.device)).value)):
             return f"first in group {group.prompt.id} ({group.prompt.text[:80]!r})"
     return "in no group alone: only the gradient is not finite; a smaller learning rate or clip_norm may help"
 

@@ -10,7 +10,7 @@ from ikusei.forest import count, plant
 from ikusei.loops.data import Rows
 from ikusei.loops.measure import peak_memory_mb
 from ikusei.loops.online import Step
-from ikusei.loops.steps import NonFinite, Schedule, Shape, StopAsked, blame, update
+from ikusei.loops.steps import Schedule, Shape, StopAsked, Update
 from ikusei.protocols import Algorithm, Policy, State
 
 
@@ -57,10 +57,7 @@ class Supervised:
             forest = plant(groups)
             forest = forest.with_streams(self.algorithm.credit(groups, forest, state))
             lr = self.settings.schedule().at(number, self.settings.steps)
-            try:
-                metrics = update(self.policy, forest, self.algorithm.loss, self.settings.tokens_per_part, lr)
-            except FloatingPointError as error:
-                raise NonFinite(f"step {number + 1}: {error}, {blame(self.policy, forest, groups, self.algorithm.loss)}") from error
+            metrics = Update(number, groups, forest, self.algorithm.loss, self.settings.tokens_per_part).make(self.policy, lr)
             state = self.algorithm.advance(state, metrics)
             metrics |= {"time/step": time.perf_counter() - began, "memory/peak_mb": peak_memory_mb()}
             metrics["completions/mean_length"] = count(groups).tokens / count(groups).responses

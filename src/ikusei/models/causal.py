@@ -8,6 +8,7 @@ against the whole model. Dropout is off from the moment of loading: the model st
 
 from __future__ import annotations
 
+import inspect
 from types import MethodType
 from typing import Any
 
@@ -31,6 +32,8 @@ class CausalModel:
         if head is None:
             raise ValueError(f"model {type(model).__name__}: it has no head over a vocabulary; give a causal language model")
         self.model, self.head = model.eval(), head
+        self.takes_positions = "position_ids" in inspect.signature(model.base_model.forward).parameters
+        self.cache_is_right: bool | None = None  # of transformers' own cache: tried when it is first wanted
         self.layout = layout
         self.precision = precision
         self.model.set_attn_implementation(NAME if layout == "forest" else plain_attention(model))
@@ -84,7 +87,7 @@ class CausalModel:
 
     def hidden_padded(self, forest: Forest) -> Tensor:
         """[M, d]: one row [root | leaf] a response. A causal model never looks right, so padding on the right needs no mask."""
-        rows = [torch.cat([forest.tokens_N[root], forest.tokens_N[leaf]]) for root, leaf in _root_and_leaf(forest)]
+        rows = [torch.cat([forest.tokens_N[root], forest.tokens_N[leaf]]) for root, leaf in root_and_leaf(forest)]
         hidden = self.body(nn.utils.rnn.pad_sequence(rows, batch_first=True), use_cache=False)
         return hidden.flatten(0, 1).index_select(0, forest.response_M * hidden.shape[1] + forest.position_M - 1)
 
@@ -121,7 +124,7 @@ def plain_attention(model: PreTrainedModel) -> str:
     return "sdpa" if model._supports_sdpa and not capped else "eager"
 
 
-def _root_and_leaf(forest: Forest) -> list[tuple[slice, slice]]:
+def root_and_leaf(forest: Forest) -> list[tuple[slice, slice]]:
     """The rows on N of each response's root and of its leaf, along R."""
     rows = []
     for tree in forest.trees:

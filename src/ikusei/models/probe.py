@@ -13,11 +13,12 @@ import torch
 from transformers import PreTrainedModel
 
 from ikusei.forest import Forest, plant
-from ikusei.models.causal import CausalModel, configured, plain_attention
+from ikusei.models.causal import CausalModel, configured, plain_attention, root_and_leaf
 from ikusei.types import Group, Prompt, Response
 
 TOLERANCE = 2e-4  # of log-probs in fp32, absolute; rounding alone stays below a tenth of it
 SIBLINGS = 5e-6  # by how much other tokens in a leaf may move its siblings' log-probs: not at all, but for rounding
+SMALLEST = 12  # tokens of context
 LONGEST = 8192  # windows beyond this are not crossed by the probe
 
 
@@ -34,6 +35,8 @@ def probe(model: PreTrainedModel) -> Probe:
     """Choose the layout of a model, or raise ValueError where none is right."""
     forest = plant(_trees(model)).to(model.device)
     plain = _plain_logp(model, forest)
+    if not plain.isfinite().all():
+        raise ValueError(f"model {type(model).__name__}: its log-probs are not finite; its weights are damaged; load another copy")
     gap: dict[str, float] = {}
     for layout in ("forest", "padded"):
         gap[layout] = _gap(model, layout, forest, plain)
@@ -59,7 +62,7 @@ def _gap(model: PreTrainedModel, layout: str, forest: Forest, plain: torch.Tenso
             moved = float((changed - logp)[forest.response_M != 0].abs().max())
             gap = float((logp - plain).abs().max().nan_to_num(nan=float("inf")))
             return gap if moved <= SIBLINGS else float("inf")
-    except (TypeError, KeyError, ValueError, RuntimeError):  # a model without `AttentionInterface` refuses the layout in its own words
+    except (TypeError, KeyError, ValueError, RuntimeError, AttributeError):  # it refuses the layout in its own words
         return float("inf")
 
 
@@ -69,13 +72,12 @@ def _plain_logp(model: PreTrainedModel, forest: Forest) -> torch.Tensor:
     model.eval().set_attn_implementation(plain_attention(model))
     logp = torch.empty(forest.target_M.shape, device=model.device)
     first = 0
-    for tree in forest.trees:
-        begin = tree.start + tree.root
-        for length in tree.leaves:
-            row = torch.cat([forest.tokens_N[tree.start : tree.start + tree.root], forest.tokens_N[begin : begin + length]])
-            logits = model(input_ids=row[None], use_cache=False).logits[0, tree.root - 1 : -1].float()
-            logp[first : first + length] = logits.log_softmax(-1).gather(1, row[tree.root :, None]).squeeze(1)
-            begin, first = begin + length, first + length
+    for root, leaf in root_and_leaf(forest):
+        row = torch.cat([forest.tokens_N[root], forest.tokens_N[leaf]])
+        size = leaf.stop - leaf.start
+        logits = model(input_ids=row[None], use_cache=False).logits[0, -size - 1 : -1].float()
+        logp[first : first + size] = logits.log_softmax(-1).gather(1, row[-size:, None]).squeeze(1)
+        first += size
     return logp
 
 
@@ -83,6 +85,8 @@ def _trees(model: PreTrainedModel) -> list[Group]:
     """Two trees of unlike lengths; the first root ends just before the model's window does, so that its leaves cross it."""
     window, context = configured(model, "sliding_window", 0), configured(model, "max_position_embeddings", LONGEST)
     vocabulary = configured(model, "vocab_size")
+    if context < SMALLEST:
+        raise ValueError(f"model {type(model).__name__}: its context holds {context} tokens; allowed: {SMALLEST} or more")
     long = max(5, min(window - 2, context - 7, LONGEST))
     random_tokens = random.Random(0)
     tokens = lambda n: tuple(random_tokens.randrange(vocabulary) for _ in range(n))  # noqa: E731

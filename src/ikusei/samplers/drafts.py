@@ -50,7 +50,9 @@ class Drafts:
         self, size: int, sampling: Sampling, ends: frozenset[int], tokenizer: PreTrainedTokenizerBase, device: torch.device
     ) -> None:
         self.sampling, self.ends, self.tokenizer = sampling, ends, tokenizer
-        self.stops = torch.tensor(sorted(ends | set(sampling.stop_ids)), dtype=torch.long, device=device)
+        special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+        self.stop_ids = frozenset(sampling.stop_ids) | {special[stop] for stop in sampling.stop if stop in special}  # they are in no text
+        self.stops = torch.tensor(sorted(ends | self.stop_ids), dtype=torch.long, device=device)
         self.jobs: list[Job | None] = [None] * size
         self.token_BT = torch.zeros(size, sampling.max_tokens, dtype=torch.long, device=device)
         self.logp_BT = torch.zeros(size, sampling.max_tokens, device=device)
@@ -102,7 +104,7 @@ class Drafts:
     def _why(self, row: int, last: int) -> Stop:
         if last in self.ends:
             return "eos"
-        if last in self.sampling.stop_ids or (self.sampling.stop and self._stop_string(row)):
+        if last in self.stop_ids or (self.sampling.stop and self._stop_string(row)):
             return "stop"
         return "length"
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ikusei.models.causal import CausalModel
 from ikusei.samplers.drafts import Drafts, Job, jobs_of
+from ikusei.samplers.lockstep import write_in_step
 from ikusei.samplers.slots import Prefilled, Slots, prefill
+from ikusei.text.chat import ends_of
 from ikusei.types import Group, Prompt, Response, Sampling
 
 PREFILL_TOKENS = 2048  # prompts go through the model in rows of about this many tokens
@@ -32,7 +34,7 @@ class LocalSampler:
     ) -> None:
         self.causal, self.tokenizer, self.num_slots = causal, tokenizer, num_slots
         self.version, self.current = version, current
-        self.ends = end_tokens(causal, tokenizer)
+        self.ends = end_tokens(causal.model, tokenizer)
 
     def sample(self, prompts: Sequence[Prompt], num_responses: int, sampling: Sampling, seed: int) -> Iterator[Group]:
         """See `protocols.Sampler`. Raises RuntimeError once the policy has stepped, ValueError for a prompt that fills the context."""
@@ -118,12 +120,11 @@ class _Slotted:
 
 
 class _Lockstep:
-    """All responses of one prompt step by step over transformers' own cache: their lengths are always equal, so nothing is padded."""
+    """A prompt at a time, for models that take no forest (lockstep.py)."""
 
     def __init__(self, sampler: LocalSampler, prompts: Sequence[Prompt], jobs: list[Job], sampling: Sampling) -> None:
         self.sampler, self.prompts, self.jobs, self.sampling = sampler, prompts, jobs, sampling
 
-    @torch.no_grad()
     def advance(self) -> list[tuple[Job, Response]]:
         """The responses of the next prompt, at most a batch of slots."""
         if not self.jobs:
@@ -134,22 +135,11 @@ class _Lockstep:
         drafts = Drafts(len(batch), self.sampling, self.sampler.ends, self.sampler.tokenizer, causal.device)
         for row, job in enumerate(batch):
             drafts.open(row, job)
-        finished = []
-        tokens = torch.tensor([self.prompts[number].tokens] * len(batch), device=causal.device)
-        cache: dict[str, Any] = {}
-        with causal.autocast():
-            while drafts.active:
-                out = causal.model.base_model(input_ids=tokens, use_cache=True, **cache)
-                cache = {name: out[name] for name in ("past_key_values", "cache_params") if name in out}
-                active = drafts.active
-                ended = drafts.write(active, causal.logits(out.last_hidden_state[active, -1]))
-                finished += [drafts.close(row, self.sampler.version) for row in ended]
-                tokens = drafts.last_tokens()[:, None]
-        return finished
+        return [drafts.close(row, self.sampler.version) for row in write_in_step(causal, self.prompts[number].tokens, drafts)]
 
 
-def end_tokens(causal: CausalModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The ids that end a response: the tokenizer's and those of the model's generation configuration."""
-    configured: Any = causal.model.generation_config.eos_token_id if causal.model.generation_config else None
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The ids that end a response: those of the model's generation configuration, and what supervised learning ends one with."""
+    configured: Any = model.generation_config.eos_token_id if model.generation_config else None
     ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None)
+    return frozenset(int(i) for i in ids if i is not None) | ends_of(tokenizer)

@@ -48,6 +48,12 @@ def continuation(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, text: str) 
     return Response(ids, (True,) * len(ids), text, stop="eos")
 
 
+def ends_of(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The ids that a response may end with: end of text and, where the chat template has one, end of turn."""
+    of_turn = {_turn(tokenizer)[1]} if tokenizer.chat_template else set()
+    return frozenset({_end_of_text(tokenizer), *of_turn})
+
+
 def separator(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that raw text starts after: begin, else end of text."""
     begin = tokenizer.bos_token_id
