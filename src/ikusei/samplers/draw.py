@@ -31,25 +31,27 @@ def uniforms(seed: int, count: int) -> Tensor:
 
 def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """logits [B, V] in fp32 and uniform [B] -> tokens [B] and their log-probs [B]."""
-    logp = (logits / sampling.temperature).log_softmax(-1)
+    p = (logits / sampling.temperature).softmax(-1)
     if sampling.truncated:
-        logp = truncate(logp, sampling).log_softmax(-1)
-    mass = logp.exp().cumsum(-1)
+        p = truncate(p, sampling)
+        p = p / p.sum(-1, keepdim=True)
+    mass = p.cumsum(-1)
     target = uniform.clamp(max=BELOW_ONE)[:, None] * mass[:, -1:]
     token = torch.searchsorted(mass, target, right=True).clamp(max=logits.shape[-1] - 1)
-    return token.squeeze(1), logp.gather(1, token).squeeze(1)
+    return token.squeeze(1), p.gather(1, token).log().squeeze(1)
 
 
-def truncate(logp: Tensor, sampling: Sampling) -> Tensor:
-    """-inf outside the top-k words, then outside the smallest set of mass top-p, then below min-p times the likeliest word."""
-    if 0 < sampling.top_k < logp.shape[-1]:
-        kept = torch.zeros_like(logp, dtype=torch.bool).scatter(1, logp.topk(sampling.top_k, -1).indices, True)
-        logp = logp.masked_fill(~kept, float("-inf"))
+def truncate(p: Tensor, sampling: Sampling) -> Tensor:
+    """Probabilities [B, V] with 0 outside the top-k words, then outside the smallest set that holds top-p of what is left, then below min-p
+    times the likeliest word. Not normalised."""
+    if 0 < sampling.top_k < p.shape[-1]:
+        likeliest = p.topk(sampling.top_k, -1)
+        p = torch.zeros_like(p).scatter(1, likeliest.indices, likeliest.values)
     if sampling.top_p < 1:
-        p, order = logp.softmax(-1).sort(-1, descending=True)
-        before = p.cumsum(-1) - p  # the mass of likelier words: a word stays while that is below top-p
-        cut = torch.zeros_like(p, dtype=torch.bool).scatter(1, order, before >= sampling.top_p)
-        logp = logp.masked_fill(cut, float("-inf"))
+        sorted_p, order = p.sort(-1, descending=True)
+        before = sorted_p.cumsum(-1) - sorted_p  # the mass of likelier words: a word stays while that is below top-p
+        cut = before >= sampling.top_p * p.sum(-1, keepdim=True)
+        p = torch.zeros_like(p).scatter(1, order, sorted_p.masked_fill(cut, 0.0))
     if sampling.min_p > 0:
-        logp = logp.masked_fill(logp < logp.max(-1, keepdim=True).values + np.log(sampling.min_p), float("-inf"))
-    return logp
+        p = p.masked_fill(p < sampling.min_p * p.max(-1, keepdim=True).values, 0.0)
+    return p
