@@ -5,9 +5,9 @@ BIN = .venv/bin
 .PHONY: help install quickstart test check seedling clean
 
 help:
-	@echo "make quickstart   raise the seedling by reinforcement learning, and see what it gained (about three minutes)"
+	@echo "make quickstart   raise the seedling by reinforcement learning, and see what it gained (about a minute, once installed)"
 	@echo "make test         run the tests          make check   ruff, basedpyright, the shape of the code"
-	@echo "make seedling     grow the embedded base model anew (about twenty minutes)"
+	@echo "make seedling     grow the embedded base model anew (about ten minutes)"
 
 install: .venv/installed
 

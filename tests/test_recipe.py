@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -70,7 +70,7 @@ class GRPO:
 
 @dataclass(frozen=True)
 class LanguageModelling:
-    pass
+    supervised: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)

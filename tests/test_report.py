@@ -249,7 +249,7 @@ def test_questions_are_chosen_by_the_rule_and_shown_by_their_first_sample() -> N
         ("<think></think>b", "", "b"),
         ("a</think>b", "a", "b"),
         ("just b", None, "just b"),
-        ("<think>a", None, "<think>a"),
+        ("<think>a", "a", ""),
     ],
 )
 def test_thought_and_answer_are_told_apart(response: str, thought: str | None, answer: str) -> None:

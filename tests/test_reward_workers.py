@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ikusei.guard.outcomes import total
-from ikusei.guard.workers import RewardSpec, RewardWorkers, failure_counts, too_many_failures
+from ikusei.guard.outcomes import failure_counts, too_many_failures, total
+from ikusei.guard.workers import RewardSpec, RewardWorkers
 from ikusei.types import Group, Part, Prompt, Response
 
 PROMPT = Prompt("p", (1, 2), "What is 3*4?", {"answer": "12"})

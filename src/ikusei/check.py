@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ikusei.guard.workers import RewardWorkers, too_many_failures
+from ikusei.guard.outcomes import too_many_failures
+from ikusei.guard.workers import RewardWorkers
 from ikusei.journey import Parts, build
 from ikusei.loops.evaluate import evaluate
 from ikusei.loops.order import in_order
@@ -23,6 +24,7 @@ from ikusei.loops.supervised import SupervisedSettings
 from ikusei.models.causal import CHUNK_LOGITS
 from ikusei.recipe import Recipe, read_recipe
 from ikusei.run.files import plain
+from ikusei.talk import find_model
 from ikusei.text.answer import split_thought
 from ikusei.types import Group, Prompt, Response
 
@@ -81,8 +83,6 @@ def check(recipe: Recipe) -> Check:
 
 def measure(recipe: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """The evaluation that a run makes before training, of the recipe's model as it is. A run folder stands for what it raised."""
-    from ikusei.talk import find_model
-
     read = read_recipe(recipe, overrides)
     parts = build(replace(read, model=find_model(read.model)) if isinstance(read.model, str) else read)
     if not parts.rewards or read.eval.num_prompts == 0:
@@ -152,7 +152,7 @@ def _gold(parts: Parts, workers: RewardWorkers) -> str:
     """What the rewards say of the gold answers, where the data has some."""
     prompts = [prompt for prompt in parts.rows.prompts(0, 16) if "answer" in prompt.columns]
     groups = [Group(prompt, (Response((0,), (True,), str(prompt.columns["answer"])),)) for prompt in prompts]
-    totals = [r.score.total for group in workers.score(groups) for r in group.responses if r.score and r.score.total is not None]
+    totals = [r.total for group in workers.score(groups) for r in group.responses if r.total is not None]
     return f"gold answers earn {fmean(totals):.3g} on average" if totals else ""
 
 

@@ -88,13 +88,10 @@ def eval(recipe: Path, *overrides: str, as_json: AsJson = False) -> int:
     if as_json:
         print(json.dumps(results))
         return 0
-    table = Table("", "value", "95 % interval", box=None, padding=(0, 2))
+    table = Table("", "value (95 % interval)", box=None, padding=(0, 2))
     for name, value in results.items():
-        if isinstance(value, dict):
-            value, _, interval = journey.figure(value).partition(" ")
-            table.add_row(name, value, interval.strip("()"))
-        else:
-            table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value), "")
+        number = f"{value:.4g}" if isinstance(value, float) else str(value)
+        table.add_row(name, journey.figure(value) if isinstance(value, dict) else number)
     out.print(table)
     return 0
 

@@ -157,7 +157,7 @@ class Forest:
                 used = 0
             parts[-1].append(piece)
             used += piece.size
-        return [self] if len(parts) == 1 else [self._select(part) for part in parts if part]
+        return [self] if len(parts) == 1 else [self._select(part) for part in parts]
 
     def each_tree(self) -> list[Forest]:
         """Every tree as a forest of its own."""

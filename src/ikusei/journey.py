@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.text import Text
 
 from ikusei.backends.local import LocalPolicy, LocalSettings, export
-from ikusei.guard.workers import RewardSpec, RewardWorkers
+from ikusei.guard.outcomes import FAILURES, RewardSpec
+from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.data import Rows
 from ikusei.loops.evaluate import evaluate
 from ikusei.loops.measure import scored_tokens
-from ikusei.loops.online import Online, Step
-from ikusei.loops.steps import NonFinite, RewardsFailed, StopAsked, stop_on_interrupt
+from ikusei.loops.online import Online
+from ikusei.loops.steps import NonFinite, RewardsFailed, Step, StopAsked, stop_on_interrupt
 from ikusei.loops.supervised import Supervised, SupervisedSettings
 from ikusei.models.load import load_model, load_tokenizer
 from ikusei.models.make import MakeModel, make_model, make_tokenizer
@@ -31,7 +32,7 @@ from ikusei.run.report import write_report
 TASK = ("num_rows", "row", "rewards")  # what a user's own class must have
 MEMBERS = {"task": TASK, "eval_task": TASK, "algorithm": ("needs", "start", "keep", "credit", "loss", "advance")}
 SERVED = frozenset({"old", "reference"})  # what the loops can ask before the split
-FAILED = ("reward_errors/", "reward_timeouts/", "reward_crashes/", "reward_not_finite/")
+FAILED = tuple(f"{metric}/" for metric in FAILURES.values())
 EXIT = {"finished": 0, "failed": 1, "interrupted": 130}
 
 
@@ -173,14 +174,14 @@ class Journey:
 
     def summary(self, status: str) -> dict[str, Any]:
         """summary.json, but for the seconds."""
-        counted = {"tokens_sampled": self.tokens_sampled, "tokens_trained": self.tokens_trained}
-        return {"status": status, "steps": self.step, "eval": self.evaluations, **counted}
+        return {"status": status, "steps": self.step, "eval": self.evaluations, **self._counted}
 
-    @contextmanager
-    def _workers(self) -> Iterator[RewardWorkers | None]:
-        with ExitStack() as stack:
-            log = self.run.path / "logs" / "rewards.log"
-            yield stack.enter_context(RewardWorkers(self.parts.rewards, log=log)) if self.parts.rewards else None
+    @property
+    def _counted(self) -> dict[str, int]:
+        return {"tokens_sampled": self.tokens_sampled, "tokens_trained": self.tokens_trained}
+
+    def _workers(self) -> AbstractContextManager[RewardWorkers | None]:
+        return RewardWorkers(self.parts.rewards, log=self.run.path / "logs" / "rewards.log") if self.parts.rewards else nullcontext()
 
     def _loop(self, workers: RewardWorkers | None) -> Online | Supervised:
         recipe, policy = self.recipe, self.parts.policy
@@ -216,8 +217,7 @@ class Journey:
         shown.update(step.number, metrics, warning)
 
     def _save(self, step: int, state: Any) -> None:
-        counted = {"tokens_sampled": self.tokens_sampled, "tokens_trained": self.tokens_trained}
-        self.run.checkpoint(step, self.parts.policy.save, {"algorithm": dict(state), **counted})
+        self.run.checkpoint(step, self.parts.policy.save, {"algorithm": dict(state), **self._counted})
 
     def _measure(self, name: str, step: int, workers: RewardWorkers | None, shown: Display, stop: StopAsked) -> None:
         """An evaluation, unless it was made before a resume. Ctrl-C ends it at once: it is made again on resuming."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ikusei.recipe import REWARDS
+from ikusei.rewards import BUILT_IN
 from ikusei.tasks.files import Files
 
 ONLINE = """\
@@ -70,19 +70,19 @@ def write_recipe(recipe: Path, data: Path, reward: str | None, model: str) -> li
     """Writes the file and says what comes next. Raises ValueError where the file exists or the data cannot be read."""
     if recipe.exists():
         raise ValueError(f"{recipe}: exists, and is not overwritten; choose another name or remove it")
-    if reward is not None and ":" not in reward and reward not in REWARDS:
-        raise ValueError(f"reward {reward!r}: unknown; allowed: {', '.join(REWARDS)}, or my_reward.py:function")
+    if reward is not None and ":" not in reward and reward not in BUILT_IN:
+        raise ValueError(f"reward {reward!r}: unknown; allowed: {', '.join(BUILT_IN)}, or my_reward.py:function")
     rows = Files(data)
     count, first = rows.num_rows("train"), rows.row("train", 0)
-    learns = bool(first.responses) and reward is None
+    supervised = bool(first.responses) and reward is None
     small = model == "seedling"
-    lr = ("1e-3" if learns else "1e-4") if small else ("1e-5" if learns else "1e-6")
-    template = SUPERVISED if learns else ONLINE
+    lr = ("1e-3" if supervised else "1e-4") if small else ("1e-5" if supervised else "1e-6")
+    template = SUPERVISED if supervised else ONLINE
     path = json.dumps(str(_seen_from(recipe, data)), ensure_ascii=False)  # quoted, whatever it holds
     text = template.format(model=model, data=path, recipe=recipe, reward=_entry(recipe, reward), prompts=min(16, count), lr=lr)
     recipe.parent.mkdir(parents=True, exist_ok=True)
     recipe.write_text(text, encoding="utf-8")
-    how = "learns from its texts" if learns else f"learns from sampled answers and the reward {reward or 'exact'}"
+    how = "learns from its texts" if supervised else f"learns from sampled answers and the reward {reward or 'exact'}"
     return [f"{recipe}: {count} training rows, {how}", f"next: ikusei check {recipe}", f"then: ikusei train {recipe}"]
 
 

@@ -79,7 +79,7 @@ class Policy(Reference, Protocol):
 class Algorithm(Protocol):
     """Frozen numbers and pure functions. Its state is data that the loop holds and the checkpoint keeps, in JSON's types.
 
-    A class outside the package that learns from the texts of the data, not from samples, says so by a class attribute `supervised = True`.
+    One that learns from the texts of the data, not from samples, says so by a class attribute `supervised = True`.
     """
 
     @property

@@ -29,10 +29,13 @@ from pydantic import Field, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError
 
 from ikusei.recipe_reader import Document, Problem, build, did_you_mean, parse, plain, resolve_path, show, with_overrides
+from ikusei.rewards import BUILT_IN
 from ikusei.types import Sampling, content_id
 
 if TYPE_CHECKING:  # these import torch
     from ikusei.backends.local import LocalSettings
+    from ikusei.guard.outcomes import RewardSpec
+    from ikusei.loops.evaluate import EvalSettings
     from ikusei.models.make import MakeModel
     from ikusei.protocols import Algorithm, Task
 
@@ -44,8 +47,6 @@ TASKS = {
     "nursery": "ikusei.tasks.nursery:Nursery",
 }
 ALGORITHMS = {"grpo": "ikusei.algos.grpo:GRPO", "lm": "ikusei.algos.lm:LanguageModelling"}
-SUPERVISED = frozenset({"lm"})  # these learn from the texts of the data, as do classes that say `supervised = True`; others from samples
-REWARDS = ("exact", "math", "think_format", "length")
 
 NAMED = {"task": TASKS, "eval_task": TASKS, "algorithm": ALGORITHMS}
 SETTINGS = {
@@ -72,11 +73,11 @@ class Recipe:
     policy: LocalSettings
     task: Task
     eval_task: Task
-    rewards: tuple[Any, ...]  # of RewardSpec; empty: those of the task
+    rewards: tuple[RewardSpec, ...]  # empty: those of the task
     algorithm: Algorithm
     sampling: Sampling
     train: Any  # OnlineSettings or SupervisedSettings
-    eval: Any  # EvalSettings
+    eval: EvalSettings
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -129,8 +130,7 @@ def _chosen(document: Document) -> tuple[dict[str, Any], Document]:
     if kinds["algorithm"] is Any:
         kinds["train"] = Any
     else:
-        chosen = kinds["algorithm"]
-        from_texts = _name_of(chosen, ALGORITHMS) in SUPERVISED or vars(chosen).get("supervised", False)
+        from_texts = vars(kinds["algorithm"]).get("supervised", False)  # see `protocols.Algorithm`
         kinds["train"] = _imported(SUPERVISED_LOOP if from_texts else ONLINE_LOOP)
     if isinstance(data["model"], dict):
         kinds["model"] = _imported(MAKE_MODEL)
@@ -235,8 +235,8 @@ def _reward_problems(rewards: Sequence[Any]) -> list[Problem]:
     problems, names = [], []
     for position, reward in enumerate(rewards):
         name, path = (reward.get("name"), reward.get("path")) if isinstance(reward, dict) else (None, None)
-        if isinstance(path, str) and path not in REWARDS and not {":", "."} & set(path):
-            text = f"unknown reward{did_you_mean(path, REWARDS)}, got {show(path)}; allowed: {', '.join(REWARDS)}, or my_file.py:function"
+        if isinstance(path, str) and path not in BUILT_IN and not {":", "."} & set(path):
+            text = f"unknown reward{did_you_mean(path, BUILT_IN)}, got {show(path)}; allowed: {', '.join(BUILT_IN)}, or my_file.py:function"
             problems.append(Problem(("rewards", str(position)), text))
         if name is not None and name in names:
             problems.append(Problem(("rewards", str(position)), f"a second reward called {name!r}; give it another `name`"))

@@ -31,7 +31,7 @@ def find_model(name: str | None, root: Path = Path("runs")) -> str:
 
 
 def load_sampler(model: str, num_slots: int = 64) -> LocalSampler:
-    """A sampler of its own, for talking."""
+    """A sampler of its own, for talking and measuring."""
     weights = load_model(model)
     return LocalSampler(CausalModel(weights, probe(weights).layout), load_tokenizer(model), num_slots)
 

@@ -83,6 +83,11 @@ class Response:
     score: Score | None = None  # None until scored
     label: float | None = None  # a person's judgement of this response alone (KTO)
 
+    @property
+    def total(self) -> float | None:
+        """What is learned from; None where it was not scored or a reward failed."""
+        return self.score.total if self.score else None
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -97,7 +102,7 @@ class Group:
     @property
     def totals(self) -> tuple[float, ...]:
         """The total reward of each response; every response must have one (see `without_failures`)."""
-        totals = tuple(r.score.total for r in self.responses if r.score is not None and r.score.total is not None)
+        totals = tuple(r.total for r in self.responses if r.total is not None)
         assert len(totals) == len(self.responses), "a response without a total: call without_failures() first"
         return totals
 
@@ -112,7 +117,7 @@ class Group:
 
     def without_failures(self) -> Group:
         """The group without the responses whose reward failed: they have no share in the baseline and get no gradient."""
-        return replace(self, responses=tuple(r for r in self.responses if r.score is not None and r.score.total is not None))
+        return replace(self, responses=tuple(r for r in self.responses if r.total is not None))
 
 
 @dataclass(frozen=True, slots=True)

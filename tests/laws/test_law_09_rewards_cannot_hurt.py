@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from ikusei.guard.workers import RewardSpec, RewardWorkers, failure_counts, too_many_failures
+from ikusei.guard.outcomes import failure_counts, too_many_failures
+from ikusei.guard.workers import RewardSpec, RewardWorkers
 from ikusei.types import Group, Part, Prompt, Response
 
 LIMIT_S = 1.0

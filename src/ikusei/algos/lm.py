@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -21,6 +21,8 @@ class LanguageModelling:
     Pretraining scores every token of a text, fine-tuning those of the answer; the end token is one of them. The mean is over the tokens of
     the whole step, so it does not depend on how the batch was cut; w is the group's weight. Left out: label smoothing.
     """
+
+    supervised: ClassVar[bool] = True  # learns from the texts of the data, not from samples
 
     @property
     def needs(self) -> frozenset[str]:

@@ -59,9 +59,12 @@ class LocalPolicy:
         small = sum(p.numel() for p in model.parameters()) < ONE_THREAD
         self.threads = self.settings.threads or (1 if small else torch.get_num_threads())
         torch.set_num_threads(self.threads)
-        found = None if self.settings.layout else probe(model)
-        self.said = found.said if found else f"layout {self.settings.layout}, as asked"
-        self.causal = CausalModel(model, self.settings.layout or (found.layout if found else ""), self.settings.precision)
+        if self.settings.layout is None:
+            found = probe(model)
+            layout, self.said = found.layout, found.said
+        else:
+            layout, self.said = self.settings.layout, f"layout {self.settings.layout}, as asked"
+        self.causal = CausalModel(model, layout, self.settings.precision)
         if self.settings.gradient_checkpointing:
             self.causal.checkpoint_layers()
         self.tokenizer = tokenizer

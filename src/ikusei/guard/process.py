@@ -26,7 +26,7 @@ Parts = dict[str, Part]
 
 
 @dataclass(frozen=True)
-class Task:
+class Call:
     """One reward, and the texts of one group that it is called on."""
 
     which: int
@@ -78,19 +78,19 @@ class Worker:
             self.kill()
             raise ValueError("\n".join(problems))
 
-    def score(self, task: Task) -> list[Parts]:
+    def score(self, call: Call) -> list[Parts]:
         """The parts of each text. A call over its limit, or one that ends the process, costs its own text and no other."""
-        spec, texts, parts = self._specs[task.which], task.texts, []
+        spec, texts, parts = self._specs[call.which], call.texts, []
         while len(parts) < len(texts):
             self._ready()
             try:
-                self._pipe.send((task.which, task.prompt, texts[len(parts) :]))
+                self._pipe.send((call.which, call.prompt, texts[len(parts) :]))
                 while len(parts) < len(texts):
                     parts += self._receive(spec.timeout_s)
             except (EOFError, OSError) as error:
                 status, how = self._end(error, spec.timeout_s)
                 seconds = spec.timeout_s if status == "timeout" else 0.0
-                lost = len(texts) - len(parts) if self._batched[task.which] else 1
+                lost = len(texts) - len(parts) if self._batched[call.which] else 1
                 parts += [{spec.name: Part(None, status, seconds, f"{spec.name}: the call {how}")}] * lost
         return parts
 

@@ -28,11 +28,9 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
-from ikusei.guard.outcomes import RewardSpec, failure_counts, too_many_failures, total
-from ikusei.guard.process import Parts, Task, Worker
+from ikusei.guard.outcomes import RewardSpec, total
+from ikusei.guard.process import Call, Parts, Worker
 from ikusei.types import Group, Score
-
-__all__ = ["Pending", "RewardSpec", "RewardWorkers", "failure_counts", "too_many_failures"]
 
 
 class RewardWorkers:
@@ -58,7 +56,7 @@ class RewardWorkers:
         if num_workers < 1 or memory_mb < 1:
             raise ValueError(f"rewards: got num_workers={num_workers}, memory_mb={memory_mb}; allowed: 1 or more")
         self.specs = tuple(specs)
-        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self._workers = [Worker(self.specs, memory_mb, log) for _ in range(num_workers)]
         self._threads = [threading.Thread(target=self._serve, args=(worker,), daemon=True) for worker in self._workers]
         self._open = False
@@ -90,10 +88,10 @@ class RewardWorkers:
                 f"prompt {group.prompt.id}: columns {given} cannot be sent to a reward: {error}; allowed: plain data"
             ) from error
         texts = [response.text for response in group.responses]
-        tasks = [Task(which, prompt, texts, Future()) for which in range(len(self.specs))]
-        for task in tasks:
-            self._tasks.put(task)
-        return Pending(group, self.specs, tuple(task.outcome for task in tasks))
+        calls = [Call(which, prompt, texts, Future()) for which in range(len(self.specs))]
+        for call in calls:
+            self._calls.put(call)
+        return Pending(group, self.specs, tuple(call.outcome for call in calls))
 
     def score(self, groups: Iterable[Group]) -> list[Group]:
         """The groups with their scores, in the order given."""
@@ -107,7 +105,7 @@ class RewardWorkers:
         for worker in self._workers:
             worker.stop()
         for _ in self._threads:
-            self._tasks.put(None)
+            self._calls.put(None)
         for thread in self._threads:
             thread.join()
 
@@ -119,11 +117,11 @@ class RewardWorkers:
         self.close()
 
     def _serve(self, worker: Worker) -> None:
-        for task in iter(self._tasks.get, None):
+        for call in iter(self._calls.get, None):
             try:
-                task.outcome.set_result(worker.score(task))
+                call.outcome.set_result(worker.score(call))
             except BaseException as error:  # whatever it is belongs to the one who waits for the result
-                task.outcome.set_exception(error)
+                call.outcome.set_exception(error)
         worker.kill()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ikusei.protocols import Task
-from ikusei.text.chat import Template, continuation, render
+from ikusei.text.chat import continuation, render
 from ikusei.types import Group, Prompt, Split
 
 CHECKED = 5_000  # rows looked at before the start; later ones are when they are taken
@@ -25,7 +25,6 @@ class Rows:
     seed: int
     context: int = 1 << 30  # tokens that the model holds
     in_order: bool = False
-    template: Template = "auto"
 
     def prompts(self, step: int, count: int, round: int = 0) -> list[Prompt]:
         """`count` training prompts for this step; each round of a step has others."""
@@ -42,7 +41,7 @@ class Rows:
 
     def prompt(self, split: Split, index: int) -> Prompt:
         """Raises ValueError where the model's context has no room for it and one token."""
-        prompt = render(self.tokenizer, self.task.row(split, index), self.template)
+        prompt = render(self.tokenizer, self.task.row(split, index))
         self._fits(split, index, len(prompt.tokens) + 1, prompt.text)
         return prompt
 
@@ -51,7 +50,7 @@ class Rows:
         row = self.task.row(split, index)
         if not row.responses:
             raise ValueError(f"row {index}: it has a prompt and no response to learn from; name the column that holds the response")
-        prompt = render(self.tokenizer, row, self.template)
+        prompt = render(self.tokenizer, row)
         group = Group(prompt, tuple(continuation(self.tokenizer, prompt, text) for text in row.responses))
         self._fits(split, index, len(prompt.tokens) + max(len(r.tokens) for r in group.responses), prompt.text or row.responses[0])
         return group

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from ikusei.guard.workers import RewardWorkers, too_many_failures
+from ikusei.guard.outcomes import too_many_failures
+from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.measure import thoughts
 from ikusei.loops.order import in_order
 from ikusei.loops.steps import RewardsFailed, StopAsked
@@ -66,12 +67,11 @@ def evaluate(
         raise RewardsFailed(problem)
     gold = [spec.name for spec in workers.specs if spec.gold]
     judged = [[judgement(response, gold) for response in group.responses] for group in groups]
-    numbers = [[value for value in row if value is not None] for row in judged]
-    numbers = [row for row in numbers if row]
+    numbers = [row for row in ([value for value in row if value is not None] for row in judged) if row]
     if not numbers:
         raise RewardsFailed("no reward applies to any answer; run `ikusei check` on the recipe to see what its rewards say")
     fewest = min(len(row) for row in numbers)
-    ks = [1 << i for i in range(fewest.bit_length()) if 1 << i <= fewest]
+    ks = [1 << i for i in range(fewest.bit_length())]
     responses = [response for group in groups for response in group.responses]
     results: dict[str, Any] = {"num_prompts": len(groups), "num_samples": settings.num_samples}
     results |= pass_table([[settings.passes(value) for value in row] for row in numbers], ks)

@@ -16,7 +16,7 @@ from ikusei.types import Group, Response
 def describe(groups: Sequence[Group], num_kept: int) -> Metrics:
     """Rewards, lengths, thoughts and signal of all groups that were asked for, failed and skipped ones included."""
     responses = [response for group in groups for response in group.responses]
-    totals = [r.score.total for r in responses if r.score is not None and r.score.total is not None]
+    totals = [r.total for r in responses if r.total is not None]
     lengths = [len(r.tokens) for r in responses]
     ended = [len(r.tokens) for r in responses if r.stop != "length"]
     metrics: Metrics = {
@@ -52,7 +52,7 @@ def _signal(groups: Sequence[Group]) -> Metrics:
 def thoughts(responses: Sequence[Response]) -> Metrics:
     """Length of thoughts in characters, the share of answers whose thought is empty, and of those without any; {} where nobody thinks."""
     split = [split_thought(response.text)[0] for response in responses]
-    written = [thought.strip() for thought in split if thought is not None]
+    written = [thought for thought in split if thought is not None]
     if not written:
         return {}
     empty = sum(not thought for thought in written)

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from ikusei.forest import Forest, Totals, count, plant
-from ikusei.guard.workers import RewardWorkers, failure_counts, too_many_failures
+from ikusei.guard.outcomes import failure_counts, too_many_failures
+from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.data import Rows
 from ikusei.loops.measure import describe, peak_memory_mb
 from ikusei.loops.order import in_order
-from ikusei.loops.steps import RewardsFailed, Schedule, Shape, StopAsked, Update, logp_of, with_gap
-from ikusei.protocols import Algorithm, Metrics, Policy, Reference, Sampler, State
+from ikusei.loops.steps import RewardsFailed, Schedule, Shape, Step, StopAsked, logp_of, naming, update, with_gap
+from ikusei.protocols import Algorithm, LossFunction, Metrics, Policy, Reference, Sampler, State
 from ikusei.samplers.draw import response_seed
 from ikusei.types import Group, Prompt, Sampling
 
@@ -54,18 +55,6 @@ class OnlineSettings:
 
     def schedule(self) -> Schedule:
         return Schedule(self.lr, self.warmup_steps, self.lr_shape, self.min_lr)
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a step leaves: the metrics, every group that was sampled, which of them were kept, and the algorithm's state after it."""
-
-    number: int  # 1 for the first
-    metrics: Metrics
-    groups: list[Group]
-    kept: list[bool]
-    state: State
-    advantages: dict[tuple[int, int], float] = field(default_factory=dict)  # by position of the group and of the response
 
 
 @dataclass(frozen=True)
@@ -134,11 +123,13 @@ class Online:
             forest = forest.with_streams(self.asked_before(forest))
             forest = forest.with_streams(self.algorithm.credit(kept, forest, state))
         lr = self.settings.schedule().at(number, self.settings.steps)
+        losses: list[LossFunction] = [self.algorithm.loss] * self.settings.updates_per_step
+        if not self.sampling.truncated:
+            losses[0] = with_gap(losses[0])  # only the first update sees the weights that sampled
         metrics: Metrics = {}
-        for again in range(self.settings.updates_per_step):
-            loss = with_gap(self.algorithm.loss) if again == 0 and not self.sampling.truncated else self.algorithm.loss
-            gap = {name: value for name, value in metrics.items() if name == "sampling/logp_gap"}  # of the first update
-            metrics = Update(number, kept, forest, loss, self.settings.tokens_per_part).make(self.policy, lr) | gap
+        with naming(self.policy, number, kept, forest, self.algorithm.loss):
+            for loss in losses:
+                metrics |= update(self.policy, forest, loss, self.settings.tokens_per_part, lr)
         return metrics, forest.streams["advantage_R"].tolist() if "advantage_R" in forest.streams else []
 
     def asked_before(self, forest: Forest) -> dict[str, Tensor]:
@@ -163,6 +154,6 @@ def placed(groups: Sequence[Group], keep: Sequence[bool], values: Sequence[float
         (g, r)
         for g, (group, kept) in enumerate(zip(groups, keep, strict=True))
         for r, response in enumerate(group.responses)
-        if kept and response.score is not None and response.score.total is not None
+        if kept and response.total is not None
     ]
     return dict(zip(at, values, strict=True)) if values else {}

@@ -1,4 +1,4 @@
-"""What a training step needs in every loop: the learning rate, the update, and how a run is stopped."""
+"""What a training step needs in every loop: the learning rate, the update, what a step leaves, and how a run is stopped."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ikusei.forest import Forest, Loss, Outputs
-from ikusei.protocols import LossFunction, Metrics, Policy
+from ikusei.protocols import LossFunction, Metrics, Policy, State
 from ikusei.types import Group
 
 Shape = Literal["constant", "cosine", "linear"]
@@ -44,6 +44,18 @@ class Schedule:
         return self.min_lr + (self.lr - self.min_lr) * falling
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a step leaves: the metrics, every group that was sampled, which of them were kept, and the algorithm's state after it."""
+
+    number: int  # 1 for the first
+    metrics: Metrics
+    groups: list[Group]
+    kept: list[bool]
+    state: State
+    advantages: dict[tuple[int, int], float] = field(default_factory=dict)  # by position of the group and of the response
+
+
 class NonFinite(FloatingPointError):
     """A loss or a gradient is no number; the message names the group. The update was not made."""
 
@@ -52,26 +64,8 @@ class RewardsFailed(RuntimeError):
     """A reward failed on too many answers to go on; the message names it and shows one of them."""
 
 
-@dataclass(frozen=True)
-class Update:
-    """What one optimiser step learns from: step `number` (from 0), the kept groups, and their forest."""
-
-    number: int
-    groups: Sequence[Group]
-    forest: Forest
-    loss: LossFunction
-    tokens_per_part: int
-
-    def make(self, policy: Policy, lr: float) -> Metrics:
-        """Raises NonFinite, naming the step and the group, before the weights are touched."""
-        try:
-            return update(policy, self.forest, self.loss, self.tokens_per_part, lr)
-        except FloatingPointError as error:
-            raise NonFinite(f"step {self.number + 1}: {error}, {blame(policy, self.forest, self.groups, self.loss)}") from error
-
-
 def update(policy: Policy, forest: Forest, loss: LossFunction, tokens_per_part: int, lr: float) -> Metrics:
-    """One optimiser step, part by part. Raises NonFinite before the weights are touched."""
+    """One optimiser step, part by part. Raises FloatingPointError before the weights are touched."""
     total: Metrics = {}
     for part in forest.split(tokens_per_part) if forest.trees else []:
         for name, value in policy.forward_backward(part, loss).items():
@@ -80,6 +74,15 @@ def update(policy: Policy, forest: Forest, loss: LossFunction, tokens_per_part: 
         policy.zero_grad()
         raise NonFinite(f"the loss is {total['loss']}")
     return total | policy.optim_step(lr)
+
+
+@contextmanager
+def naming(policy: Policy, number: int, groups: Sequence[Group], forest: Forest, loss: LossFunction) -> Iterator[None]:
+    """Around an update: what is no number there is a NonFinite that names step `number` (from 0) and the group."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise NonFinite(f"step {number + 1}: {error}, {blame(policy, forest, groups, loss)}") from error
 
 
 def blame(policy: Policy, forest: Forest, groups: Sequence[Group], loss: LossFunction) -> str:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from ikusei.forest import count, plant
 from ikusei.loops.data import Rows
 from ikusei.loops.measure import peak_memory_mb
-from ikusei.loops.online import Step
-from ikusei.loops.steps import Schedule, Shape, StopAsked, Update
+from ikusei.loops.steps import Schedule, Shape, Step, StopAsked, naming, update
 from ikusei.protocols import Algorithm, Policy, State
 
 
@@ -57,7 +56,8 @@ class Supervised:
             forest = plant(groups)
             forest = forest.with_streams(self.algorithm.credit(groups, forest, state))
             lr = self.settings.schedule().at(number, self.settings.steps)
-            metrics = Update(number, groups, forest, self.algorithm.loss, self.settings.tokens_per_part).make(self.policy, lr)
+            with naming(self.policy, number, groups, forest, self.algorithm.loss):
+                metrics = update(self.policy, forest, self.algorithm.loss, self.settings.tokens_per_part, lr)
             state = self.algorithm.advance(state, metrics)
             metrics |= {"time/step": time.perf_counter() - began, "memory/peak_mb": peak_memory_mb()}
             metrics["completions/mean_length"] = count(groups).tokens / count(groups).responses

@@ -23,18 +23,18 @@ class MakeModel:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def make_tokenizer(recipe: MakeModel) -> PreTrainedTokenizerBase:
-    return make_character_tokenizer() if recipe.tokenizer == "characters" else load_tokenizer(recipe.tokenizer)
+def make_tokenizer(asked: MakeModel) -> PreTrainedTokenizerBase:
+    return make_character_tokenizer() if asked.tokenizer == "characters" else load_tokenizer(asked.tokenizer)
 
 
-def make_model(recipe: MakeModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+def make_model(asked: MakeModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
     """Random weights that depend on `seed` alone. Raises ValueError for an architecture that transformers does not know."""
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     try:
-        config = AutoConfig.for_model(recipe.architecture, **{"vocab_size": len(tokenizer), **ids, **recipe.config})
+        config = AutoConfig.for_model(asked.architecture, **{"vocab_size": len(tokenizer), **ids, **asked.config})
     except ValueError as error:
         raise ValueError(
-            f"model.architecture: got {recipe.architecture!r}; allowed: the model types of transformers, for example qwen3, llama, gpt2"
+            f"model.architecture: got {asked.architecture!r}; allowed: the model types of transformers, for example qwen3, llama, gpt2"
         ) from error
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

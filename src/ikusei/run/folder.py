@@ -72,7 +72,7 @@ class Run:
         (folder / "logs").mkdir(parents=True)
         files.write_text(folder / "recipe.source.yaml", source)
         with files.whole_file(folder / "recipe.yaml") as unfinished:
-            YAML().dump(files.plain(resolved), unfinished)
+            YAML().dump(dict(resolved), unfinished)  # as it is: JSON's null for .inf would not read back
         about = {"name": name, "status": "running", "created": now(), "seed": resolved.get("seed"), **provenance(), "facts": facts}
         files.write_json(folder / "run.json", about)  # last: now it is a run
         run = cls(folder, time.monotonic())

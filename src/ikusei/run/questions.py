@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ikusei.text.answer import split_thought
+
 RULE = (
     "The three questions whose share of right answers rose most, the one in the middle, the one that fell most (if any fell) and the one "
     "with the fewest right answers after. Of each the first sample, never the best."
@@ -71,11 +73,9 @@ def share_right(samples: Samples) -> float:
 
 
 def shown(samples: Samples) -> Shown:
-    before, tag, after = samples[0]["response"].partition("</think>")
-    thought = before.strip().removeprefix("<think>").strip() if tag else None
-    answer = after if tag else before
+    thought, answer = split_thought(samples[0]["response"])
     num_right = sum(bool(sample["correct"]) for sample in samples)
-    return Shown(thought and shorten(thought), shorten(answer.strip()), bool(samples[0]["correct"]), num_right, len(samples))
+    return Shown(thought and shorten(thought), shorten(answer), bool(samples[0]["correct"]), num_right, len(samples))
 
 
 def shorten(text: str) -> str:

@@ -1,8 +1,8 @@
 """Where prompts come from: questions, their gold answers, and the rewards that judge an answer.
 
 A task is a frozen dataclass with `num_rows(split)` and `row(split, index)` (see `protocols.Task`) and `rewards`, the paths of the rewards
-that serve where a recipe names none. Rows are random access and depend on (split, index, settings) alone. What is held out is decided in
-one place, here, by the hash of the question itself: two tasks that can ask the same question agree about which split it belongs to.
+that serve where a recipe names none. Rows are random access and depend on (split, index, settings) alone. Of questions
+that are generated, the hash of the question decides here which are held out: two tasks that can ask the same one agree about its split.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from ikusei.types import Split, content_id
 TEST_SHARE = 1 / 16
 
 
-def held_out(question: str, share: float = TEST_SHARE) -> bool:
+def held_out(question: str) -> bool:
     """True where a question belongs to the test split, whichever task asks it."""
     digest = hashlib.blake2b(question.encode(), digest_size=8, person=b"held-out").digest()
-    return int.from_bytes(digest, "big") < share * 2**64
+    return int.from_bytes(digest, "big") < TEST_SHARE * 2**64
 
 
 def split_of(question: str) -> Split:

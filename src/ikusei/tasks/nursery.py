@@ -30,7 +30,7 @@ GYMS = (
     Gym("letter_counting", {"min_words": 3, "max_words": 4}, compact=True),
     Gym("number_sequence", {"max_terms": 5, "max_complexity": 1}, compact=True),
 )
-KINDS = ("worked", "slip", "lazy", "guess", "direct", "sentence", "cat", "gym")
+KINDS = (*arithmetic.KINDS, "sentence", "cat", "gym")
 
 
 @dataclass(frozen=True)

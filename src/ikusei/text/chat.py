@@ -71,7 +71,7 @@ def _chat(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]) -> 
     if not tokenizer.chat_template:
         raise ValueError(
             f"a prompt of {len(messages)} message(s), and the tokenizer has no chat template; "
-            "put chat_template.jinja into the model's folder, or use plain text prompts with template none"
+            "put chat_template.jinja into the model's folder, or ask with plain text prompts"
         )
     return _encode(tokenizer, _rendered(tokenizer, messages, answer_next=True))  # the template brings its own begin token
 
