@@ -40,7 +40,7 @@ def plain(name: str, seed: int = 0) -> PreTrainedModel:
     return worlds.make_model(name, seed, attention="eager").eval()
 
 
-def compare(name: str, algorithm: Algorithm, groups: Sequence[Group], policy: str = "as probed") -> None:
+def assert_equals_padded(name: str, algorithm: Algorithm, groups: Sequence[Group], policy: str = "as probed") -> None:
     mine = worlds.make_policy(name, worlds.POLICIES[policy])
     assert mine.causal.layout == (worlds.POLICIES[policy].layout or worlds.ARCHITECTURES[name][0])
     reference = worlds.make_policy(name, seed=1)
@@ -53,26 +53,26 @@ def compare(name: str, algorithm: Algorithm, groups: Sequence[Group], policy: st
 
 @pytest.mark.parametrize(("name", "shape"), CASES)
 def test_every_architecture(name: str, shape: str) -> None:
-    compare(name, RICH, written_groups(name, worlds.FOREST_SHAPES[shape]))
+    assert_equals_padded(name, RICH, written_groups(name, worlds.FOREST_SHAPES[shape]))
 
 
 @pytest.mark.parametrize("algorithm", worlds.ALGORITHMS)
 def test_every_algorithm(algorithm: str) -> None:
     groups = written_groups("qwen3", worlds.FOREST_SHAPES["mixed"])
-    compare("qwen3", worlds.ALGORITHMS[algorithm], groups)
+    assert_equals_padded("qwen3", worlds.ALGORITHMS[algorithm], groups)
 
 
 @pytest.mark.parametrize("name", worlds.ARCHITECTURES)
 @pytest.mark.parametrize("policy", [policy for policy in worlds.POLICIES if policy != "as probed"])
 def test_every_policy(policy: str, name: str) -> None:
-    compare(name, RICH, written_groups(name, worlds.FOREST_SHAPES["mixed"]), policy)
+    assert_equals_padded(name, RICH, written_groups(name, worlds.FOREST_SHAPES["mixed"]), policy)
 
 
 @pytest.mark.parametrize("name", ["gemma2 window caps", "lfm2 convolution"])
 def test_head_in_chunks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three scored tokens at a time."""
     monkeypatch.setattr(causal, "CHUNK_LOGITS", 3 * worlds.VOCABULARY)
-    compare(name, RICH, written_groups(name, worlds.FOREST_SHAPES["many short trees"]))
+    assert_equals_padded(name, RICH, written_groups(name, worlds.FOREST_SHAPES["many short trees"]))
 
 
 def test_chunked_head_is_not_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
