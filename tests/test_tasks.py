@@ -328,7 +328,7 @@ def test_a_file_of_its_own_for_the_test(tmp_path: Path) -> None:
 def test_renaming(tmp_path: Path) -> None:
     path = jsonl(tmp_path, [{"question": "q", "gold": "g"}, {"question": "r", "gold": "h"}])
     message = f"{path}:1: column 'prompt' missing. Columns seen: question, gold. A row needs prompt, messages or text. "
-    assert fault(Files(path)).splitlines()[0] == message + "Try: columns: {prompt: question}"
+    assert fault(Files(path)).splitlines()[0] == message + "Try: columns: {prompt: question} if every row is so, else mend this row"
     renamed = all_rows(Files(path, columns={"prompt": "question", "answer": "gold"}))
     assert sorted((str(row.prompt), row.columns["answer"]) for row in renamed) == [("q", "g"), ("r", "h")]
     assert "column 'asked' missing (columns: {prompt: asked}). Columns seen: question, gold" in fault(Files(path, {"prompt": "asked"}))

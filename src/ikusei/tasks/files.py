@@ -229,7 +229,7 @@ def _example(row: dict[str, Any]) -> Example:
         return Example(None, (_string(row.pop("text"), "text"),), row)
     raise ValueError(
         f"column 'prompt' missing. Columns seen: {', '.join(row) or 'none'}. "
-        f"A row needs prompt, messages or text. Try: columns: {_guess(row)}"
+        f"A row needs prompt, messages or text. Try: columns: {_guess(row)} if every row is so, else mend this row"
     )
 
 
