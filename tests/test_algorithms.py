@@ -167,7 +167,7 @@ class Broken:
 
     def loss(self, out: Outputs, forest: Forest) -> Loss:
         broken = repr(self.guilty)[1:-1].rstrip(",") in repr(forest.tokens_N.tolist())
-        return Loss(out.logp_M.sum() / forest.total_tokens * (self.value if broken else 1.0))
+        return Loss(out.logp_M.sum() / forest.totals.tokens * (self.value if broken else 1.0))
 
     def advance(self, state: Any, metrics: Any) -> Any:
         return state

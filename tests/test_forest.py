@@ -60,10 +60,10 @@ def test_sums(forest: Forest) -> None:
 
 
 def test_totals_count_every_scored_token(forest: Forest) -> None:
-    assert count([FIRST, SECOND]) == Totals(9, 5, 0)
-    assert forest.totals == Totals(9, 5, 0, laid_tokens=9)
+    assert count([FIRST, SECOND]) == Totals(9, 5, 0, 2)
+    assert forest.totals == Totals(9, 5, 0, 2, laid_tokens=9)
     beside = plant([SECOND], count([FIRST, SECOND]))
-    assert (beside.total_tokens, beside.total_responses, beside.totals.laid_tokens) == (9, 5, 3)
+    assert (beside.totals.tokens, beside.totals.responses, beside.totals.laid_tokens) == (9, 5, 3)
 
 
 def test_pairs_of_a_ranking() -> None:
@@ -71,11 +71,11 @@ def test_pairs_of_a_ranking() -> None:
     ranked = replace(FIRST, tiers=(1, 0, 1))
     forest = plant([replace(SECOND, tiers=(0, 1)), ranked])
     assert list(zip(forest.better_P.tolist(), forest.worse_P.tolist(), strict=True)) == [(0, 1), (3, 2), (3, 4)]
-    assert forest.total_pairs == 3
+    assert forest.totals.pairs == 3
     parts = forest.split(1)
     assert [part.num_responses for part in parts] == [2, 3], "a group with pairs is never cut"
     assert [list(zip(p.better_P.tolist(), p.worse_P.tolist(), strict=True)) for p in parts] == [[(0, 1)], [(1, 0), (1, 2)]]
-    assert {part.total_pairs for part in parts} == {3}
+    assert {part.totals.pairs for part in parts} == {3}
 
 
 def test_streams(forest: Forest) -> None:
@@ -146,7 +146,7 @@ def test_what_cannot_be_laid_out() -> None:
         plant([FIRST, group("empty", [1], response([2]), Response((), (), ""))])
     with pytest.raises(ValueError, match="no token of the whole step is scored"):
         plant([group("unscored", [1], response([2, 3], [False, False]))])
-    assert plant([], Totals(5, 1, 0)).tokens_N.numel() == 0
+    assert plant([], Totals(5, 1, 0, 1)).tokens_N.numel() == 0
 
 
 def test_it_moves_as_a_whole(forest: Forest) -> None:

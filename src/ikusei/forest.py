@@ -37,8 +37,8 @@ class Outputs:
 
     logp_M: Tensor
     entropy_M: Tensor
-    value_M: Tensor | None = None  # the value before each scored token
-    reward_R: Tensor | None = None  # read at each leaf's last token
+    value_M: Tensor | None = None  # of a critic: the value before each scored token
+    reward_R: Tensor | None = None  # of a reward model: read at each leaf's last token; it has no words, so M is empty
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Totals:
     tokens: float
     responses: float
     pairs: float
+    groups: float
     laid_tokens: float = 0.0
 
 
@@ -98,18 +99,6 @@ class Forest:
     def num_responses(self) -> int:
         return self.group_R.numel()
 
-    @property
-    def total_tokens(self) -> float:
-        return self.totals.tokens
-
-    @property
-    def total_responses(self) -> float:
-        return self.totals.responses
-
-    @property
-    def total_pairs(self) -> float:
-        return self.totals.pairs
-
     def __getitem__(self, name: str) -> Tensor:
         return self.streams[name]
 
@@ -130,6 +119,11 @@ class Forest:
     def weight_M(self) -> Tensor:
         """[M] the weight of the group that each scored token belongs to."""
         return self.weight_G[self.group_R[self.response_M]]
+
+    @property
+    def weight_P(self) -> Tensor:
+        """[P] the weight of the group that each pair belongs to."""
+        return self.weight_G[self.group_R[self.better_P]]
 
     def with_streams(self, streams: Mapping[str, Tensor]) -> Forest:
         """The forest with more numbers on it. A name ends in the letter of its axis, and the length must fit."""
@@ -232,7 +226,8 @@ def _inverse(index: Tensor, size: int) -> Tensor:
 def count(groups: Sequence[Group]) -> Totals:
     """The denominators of a step made of these groups, skipped ones included."""
     masks = [response.mask for group in groups for response in group.responses]
-    return Totals(float(sum(map(sum, masks))), float(len(masks)), float(sum(len(group.pairs) for group in groups)))
+    pairs = sum(len(group.pairs) for group in groups)
+    return Totals(float(sum(map(sum, masks))), float(len(masks)), float(pairs), float(len(groups)))
 
 
 def plant(groups: Sequence[Group], totals: Totals | None = None, temperature: float = 1.0) -> Forest:

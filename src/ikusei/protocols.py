@@ -33,15 +33,31 @@ class Sampler(Protocol):
         ...
 
 
-class Reference(Protocol):
-    """A policy that can only be asked."""
+class Asked(Protocol):
+    """What can be asked of a forest."""
 
     def forward(self, forest: Forest) -> Outputs:
-        """Log-probs and entropies of the forest's M scored tokens, without gradients."""
+        """Log-probs and entropies of the forest's M scored tokens, and what else its heads say, without gradients."""
         ...
 
 
-class Policy(Reference, Protocol):
+class Reference(Asked, Protocol):
+    """A policy that can only be asked, and that may follow the one that learns."""
+
+    def follow(self, policy: Policy, share: float) -> None:
+        """Its weights become `share` of the policy's and 1 - share of its own."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes its weights."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Takes up what `save` wrote."""
+        ...
+
+
+class Policy(Asked, Protocol):
     """A training back end. `version` counts its updates."""
 
     version: int
@@ -84,7 +100,16 @@ class Algorithm(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Of {"old", "reference", "value", "mismatched"}: forwards without gradient, made before the split."""
+        """What the loop has to provide before `credit`, as streams on the forest, from forwards without gradient:
+
+            old           old_logp_M: the policy that wrote the responses
+            reference     ref_logp_M
+            value         old_value_M, and a critic, which speaks as out.value_M in the loss
+            mismatched    other_logp_M and other_ref_logp_M: each group's responses after the prompt of the group before it (KTO)
+
+        and no stream, but a head or an order: `reward`, a reward model, which speaks as out.reward_R; `tiers`, that sampled responses are
+        ranked by their totals, so that a group has pairs.
+        """
         ...
 
     def start(self) -> State:

@@ -14,7 +14,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 Stop = Literal["eos", "stop", "length", "aborted"]
 Status = Literal["ok", "not_applicable", "error", "timeout", "crashed", "not_finite"]
@@ -22,23 +22,30 @@ Split = Literal["train", "test"]
 
 
 class Message(TypedDict):
-    """One turn of a conversation, as chat templates read it."""
+    """One turn of a conversation, as chat templates read it. With `loss: false` a turn of the assistant is read and not learned."""
 
     role: str
     content: str
+    loss: NotRequired[bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """One row of a task before it is made of tokens.
 
-    `prompt` is a plain question, a conversation, or None for raw text (pretraining). `responses` holds the texts to learn from; it is
-    empty for reinforcement learning. `columns` is every other column of the row: rewards receive them by name.
+    `prompt` is a plain question, a conversation, or None for raw text (pretraining). `responses` holds what is learned from: texts, or the
+    rest of a conversation where the assistant speaks more than once; it is empty for reinforcement learning. `tiers`, `margin` and `weight`
+    are those of the `Group` that it becomes, `labels` a judgement of each response alone. `columns` is every other column of the row:
+    rewards receive them by name.
     """
 
     prompt: str | tuple[Message, ...] | None
-    responses: tuple[str, ...] = ()
+    responses: tuple[str | tuple[Message, ...], ...] = ()
     columns: Mapping[str, Any] = field(default_factory=dict)
+    tiers: tuple[int, ...] | None = None
+    margin: float | None = None
+    weight: float = 1.0
+    labels: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,7 @@ class Prompt:
     tokens: tuple[int, ...]  # rendered by the chat template
     text: str  # what a person reads
     columns: Mapping[str, Any] = field(default_factory=dict)
+    asked: str | tuple[Message, ...] | None = None  # before the chat template: what another model's tokenizer renders anew
 
 
 @dataclass(frozen=True, slots=True)

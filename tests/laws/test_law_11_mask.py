@@ -70,7 +70,7 @@ def test_targets_are_the_scored_tokens_and_never_the_prompt(groups: list[Group])
     forest = plant(groups)
     scored = [t for group in groups for r in group.responses for t, on in zip(r.tokens, r.mask, strict=True) if on]
     assert forest.target_M.tolist() == scored
-    assert forest.total_tokens == len(scored)
+    assert forest.totals.tokens == len(scored)
     assert forest.tokens_N[forest.predicts_M].tolist() != scored
 
 

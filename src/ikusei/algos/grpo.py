@@ -63,9 +63,9 @@ class GRPO:
             described["kl"] = kl_M
         loss_M = loss_M * forest.weight_M
         if self.aggregate == "token":
-            value = loss_M.sum() / forest.total_tokens
+            value = loss_M.sum() / forest.totals.tokens
         else:
-            value = (forest.sum_R(loss_M) / forest.length_R.clamp(min=1)).sum() / forest.total_responses
+            value = (forest.sum_R(loss_M) / forest.length_R.clamp(min=1)).sum() / forest.totals.responses
         return Loss(value, {name: x_M.detach().float().sum() / forest.totals.laid_tokens for name, x_M in described.items()})
 
     def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:

@@ -38,7 +38,7 @@ class LanguageModelling:
         return {}
 
     def loss(self, out: Outputs, forest: Forest) -> Loss:
-        value = -(out.logp_M * forest.weight_M).sum() / forest.total_tokens
+        value = -(out.logp_M * forest.weight_M).sum() / forest.totals.tokens
         return Loss(value, {"entropy": out.entropy_M.detach().sum() / forest.totals.laid_tokens})
 
     def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:

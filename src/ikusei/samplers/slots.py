@@ -32,7 +32,7 @@ class Prefilled:
 @torch.no_grad()
 def prefill(causal: CausalModel, prompts: Sequence[Prompt]) -> list[Prefilled]:
     """The prompts through the model, all in one row."""
-    forest = plant([Group(prompt, ()) for prompt in prompts], Totals(1, 1, 0)).to(causal.device)
+    forest = plant([Group(prompt, ()) for prompt in prompts], Totals(1, 1, 0, 1)).to(causal.device)
     layout = ForestLayout(forest, keep=True)
     with causal.autocast():
         hidden = causal.body(forest.tokens_N[None], position_ids=forest.position_N[None], use_cache=False, layout=layout)
