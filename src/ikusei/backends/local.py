@@ -1,7 +1,8 @@
 """One process, one device: a CPU or a GPU. The plain policy.
 
 Weights, gradients and AdamW's moments are in fp32; with precision bf16 the products are computed in bf16 (autocast), so that a step of 1e-6
-still arrives in the weights. Weight decay is on matrices only. Left out: sharding (a back end of its own).
+still arrives in the weights. Weight decay is on matrices only. A critic is part of the policy: one optimiser, one clipped gradient norm.
+Left out: sharding (a back end of its own).
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ikusei.forest import Forest, Outputs
+from ikusei.models.body import checkpoint_layers
 from ikusei.models.causal import CausalModel
+from ikusei.models.heads import Critic, RewardModel, zero_head
+from ikusei.models.load import load_reward_model
 from ikusei.models.probe import probe
 from ikusei.protocols import LossFunction, Metrics
 from ikusei.samplers.local import LocalSampler, end_tokens
@@ -29,7 +34,9 @@ ONE_THREAD = 10_000_000  # below so many parameters one thread is as fast as two
 @dataclass(frozen=True)
 class LocalSettings:
     """How the local policy computes. `threads` None: by the size of the model, so that two runs decide alike; `layout` None: by a probe.
-    The run keeps what was decided."""
+    The run keeps what was decided. `critic` serves the algorithms that need values: a "head" on the policy's own layers
+    (arXiv:1909.08593), "separate" for a body of its own, begun as a copy of the policy's, or a reward model's folder to begin it from
+    (arXiv:2009.01325)."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
     layout: Literal["forest", "padded"] | None = None
@@ -41,6 +48,7 @@ class LocalSettings:
     eps: float = 1e-8
     clip_norm: float = 1.0
     gradient_checkpointing: bool = False
+    critic: str = "head"
 
     def __post_init__(self) -> None:
         counts = self.num_slots >= 1 and (self.threads is None or self.threads >= 1)
@@ -54,25 +62,38 @@ class LocalSettings:
 class LocalPolicy:
     """See `protocols.Policy`."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: LocalSettings | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: LocalSettings | None = None,
+        needs: frozenset[str] = frozenset(),
+    ) -> None:
+        """`needs` is the algorithm's: with "reward" the model is a reward model, with "value" it gets a critic."""
         self.settings = settings or LocalSettings()
         small = sum(p.numel() for p in model.parameters()) < ONE_THREAD
         self.threads = self.settings.threads or (1 if small else torch.get_num_threads())
         torch.set_num_threads(self.threads)
+        kind = RewardModel if "reward" in needs else CausalModel
         if self.settings.layout is None:
-            found = probe(model)
+            found = probe(model, kind)
             layout, self.said = found.layout, found.said
         else:
             layout, self.said = self.settings.layout, f"layout {self.settings.layout}, as asked"
-        self.causal = CausalModel(model, layout, self.settings.precision)
+        self.causal = kind(model, layout, self.settings.precision)
+        self.critic = make_critic(model, self.settings.critic, layout) if "value" in needs else None
+        if isinstance(self.causal, CausalModel):
+            self.causal.critic = self.critic
         if self.settings.gradient_checkpointing:
-            self.causal.checkpoint_layers()
+            for body in filter(None, (model, self.critic and self.critic.body)):
+                checkpoint_layers(body)
         self.tokenizer = tokenizer
         self.version = 0
-        self.optimizer = _adamw(model, self.settings)
+        self.trained = nn.ModuleDict({"model": model} | ({} if self.critic is None else {"critic": self.critic}))
+        self.optimizer = _adamw(self.trained, self.settings)
 
     def forward(self, forest: Forest) -> Outputs:
-        """No gradients: old or reference log-probs."""
+        """No gradients: old or reference log-probs, values, rewards."""
         with torch.no_grad():
             return self.causal.outputs(forest.to(self.causal.device))
 
@@ -85,10 +106,10 @@ class LocalPolicy:
 
     def optim_step(self, lr: float) -> Metrics:
         """Clips, steps and clears the gradients. Raises FloatingPointError, and changes nothing, where they are not finite."""
-        for p in self.causal.model.parameters():
+        for p in self.trained.parameters():
             if p.grad is None and p.requires_grad:
                 p.grad = torch.zeros_like(p)  # a step that teaches nothing is still a step: the moments decay
-        norm = float(torch.nn.utils.clip_grad_norm_(self.causal.model.parameters(), self.settings.clip_norm))
+        norm = float(torch.nn.utils.clip_grad_norm_(self.trained.parameters(), self.settings.clip_norm))
         if norm != norm or norm == float("inf"):
             self.zero_grad()
             raise FloatingPointError(f"the gradient norm is {norm}: the update was not made")
@@ -106,6 +127,8 @@ class LocalPolicy:
         """Shares the weights and refuses to sample once this policy has stepped; with `copy`, holds its own."""
         version = self.version
         causal = self.frozen_copy() if copy else self.causal
+        if not isinstance(causal, CausalModel):
+            raise ValueError("a reward model says how good an answer is and writes none; sample from a language model")
         current: Callable[[], int] = (lambda: version) if copy else (lambda: self.version)
         return LocalSampler(causal, self.tokenizer, self.settings.num_slots, version, current)
 
@@ -113,36 +136,79 @@ class LocalPolicy:
         """A frozen copy of the weights as they are."""
         return LocalReference(self.frozen_copy())
 
-    def frozen_copy(self) -> CausalModel:
-        """The model as it is now, without gradients."""
+    def frozen_copy(self) -> CausalModel | RewardModel:
+        """The model as it is now, without gradients and critic."""
         model = copy.deepcopy(self.causal.model).requires_grad_(False)
-        return CausalModel(model, self.causal.layout, self.causal.precision)
+        return type(self.causal)(model, self.causal.layout, self.causal.precision)
 
     def save(self, folder: Path) -> None:
         """Hugging Face layout (config, safetensors, tokenizer with its template, generation_config), and trainer.pt."""
         export(self.causal.model, self.tokenizer, folder)
-        torch.save({"optimizer": self.optimizer.state_dict(), "version": self.version}, folder / "trainer.pt")
+        critic = None if self.critic is None else self.critic.state_dict()
+        torch.save({"optimizer": self.optimizer.state_dict(), "version": self.version, "critic": critic}, folder / "trainer.pt")
 
     def load(self, folder: Path) -> None:
         """Weights, moments and version as `save` wrote them, to the bit."""
-        saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        with torch.no_grad():
-            for mine, theirs in zip(self.causal.model.parameters(), saved.parameters(), strict=True):
-                mine.copy_(theirs)
+        take_up(self.causal.model, folder)
         trainer: dict[str, Any] = torch.load(folder / "trainer.pt", weights_only=True)
         self.optimizer.load_state_dict(trainer["optimizer"])
         self.version = trainer["version"]
+        if self.critic is not None:
+            self.critic.load_state_dict(trainer["critic"])
 
 
 @dataclass(frozen=True)
 class LocalReference:
-    """A policy that can only be asked."""
+    """See `protocols.Reference`."""
 
-    causal: CausalModel
+    causal: CausalModel | RewardModel
 
     def forward(self, forest: Forest) -> Outputs:
         with torch.no_grad():
             return self.causal.outputs(forest.to(self.causal.device))
+
+    def follow(self, policy: LocalPolicy, share: float) -> None:
+        with torch.no_grad():
+            for mine, theirs in zip(self.causal.model.parameters(), policy.causal.model.parameters(), strict=True):
+                mine.lerp_(theirs, share)
+
+    def save(self, folder: Path) -> None:
+        logging.disable_progress_bar()
+        self.causal.model.save_pretrained(folder)
+
+    def load(self, folder: Path) -> None:
+        take_up(self.causal.model, folder)
+
+
+def take_up(model: PreTrainedModel, folder: Path) -> None:
+    """The weights that `save_pretrained` wrote, to the bit, and what a reward model adds to its reward."""
+    saved = type(model).from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        for mine, theirs in zip(model.parameters(), saved.parameters(), strict=True):
+            mine.copy_(theirs)
+    if "reward_bias" in saved.config.to_dict():
+        model.config.reward_bias = saved.config.reward_bias
+
+
+def make_critic(model: PreTrainedModel, kind: str, layout: str) -> Critic:
+    """See `LocalSettings.critic`. A reward model gives its body and its head, less what it adds to the reward."""
+    size = model.config.get_text_config().hidden_size
+    if kind == "head":
+        return Critic(zero_head(size, model.device))
+    if kind == "separate":
+        return Critic(zero_head(size, model.device), copy.deepcopy(model.base_model))
+    judge = RewardModel(load_reward_model(kind), layout)
+    words, mine = (m.get_input_embeddings().weight.shape[0] for m in (judge.model, model))  # pyright: ignore[reportIndexIssue]
+    if words < mine:
+        raise ValueError(
+            f"policy.critic {kind!r}: it reads {words} tokens and the policy writes {mine}; it needs the policy's tokenizer; "
+            "train the reward model from the same base, or take critic: separate"
+        )
+    head = zero_head(judge.head.in_features, model.device)
+    with torch.no_grad():
+        head.weight.copy_(judge.head.weight)
+        head.bias.fill_(judge.bias)
+    return Critic(head, judge.model.base_model)
 
 
 def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -153,13 +219,15 @@ def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
     config = json.loads((folder / "config.json").read_text())
     config.pop("_attn_implementation", None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    if model.get_output_embeddings() is None:  # a reward model writes nothing
+        return
     ends = sorted(end_tokens(model, tokenizer))
     generation = GenerationConfig() if model.generation_config is None else copy.deepcopy(model.generation_config)
     generation.update(eos_token_id=ends if len(ends) > 1 else ends[0], pad_token_id=tokenizer.pad_token_id)
     generation.save_pretrained(folder)
 
 
-def _adamw(model: PreTrainedModel, settings: LocalSettings) -> torch.optim.AdamW:
+def _adamw(model: nn.Module, settings: LocalSettings) -> torch.optim.AdamW:
     """Weight decay on matrices; norms and biases are left alone."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
+
+from ikusei.models.heads import fresh_score
 
 SEEDLING = Path(__file__).parents[3] / "seedling"
 
@@ -28,12 +38,40 @@ def resolve(name: str) -> str:
 
 
 def load_model(name: str) -> PreTrainedModel:
-    """The weights in fp32. Raises ValueError with the reason where it cannot be loaded."""
+    """The weights of a language model in fp32. Raises ValueError with the reason where it cannot be loaded."""
+    if is_reward_model(name):
+        raise ValueError(f"model {name!r}: it is a reward model, which writes nothing; give a language model, and it as a reward")
+    return _loaded(name, AutoModelForCausalLM)
+
+
+def load_reward_model(name: str, seed: int | None = None) -> PreTrainedModel:
+    """A classifier of one label in fp32. With a `seed`, a language model serves too: its layers get a head that is drawn from the seed."""
+    if is_reward_model(name):
+        return _loaded(name, AutoModelForSequenceClassification)
+    if seed is None:
+        raise ValueError(f"model {name!r}: it is a language model and no reward model; train one from it with algorithm: bradley_terry")
+    logging.set_verbosity_error()  # that the head is new is the point
+    model = _loaded(name, AutoModelForSequenceClassification, num_labels=1)
+    fresh_score(model, seed)
+    return model
+
+
+def is_reward_model(name: str) -> bool:
+    """True where the configuration says that the model is a classifier of one label."""
+    path = resolve(name)
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError):  # told by the one who loads it
+        return False
+    return any(each.endswith("ForSequenceClassification") for each in config.architectures or ()) and config.num_labels == 1
+
+
+def _loaded(name: str, kind: Any, **asked: Any) -> PreTrainedModel:
     path = resolve(name)
     if Path(path).is_dir():  # a download keeps its progress bar
         logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        model = kind.from_pretrained(path, dtype=torch.float32, **asked)
     except (OSError, ValueError) as error:
         raise ValueError(f"model {name!r}: {_first_line(error)}; give a folder in Hugging Face layout, a hub id, or seedling") from error
     return to_device(model)

@@ -1,7 +1,8 @@
 """Nothing is believed about a model by its name: after loading, small trees run through it in each layout and through the plain model.
 
-If the forest gives the plain model's log-probs, the forest is used. If not (recurrent and linear-attention layers mix siblings), the padded
-layout is tried in the same way. If that differs too (a head that scales in a way we do not know), the model is refused.
+If the forest gives the plain model's log-probs (of a reward model: its rewards), the forest is used. If not (recurrent and
+linear-attention layers mix siblings), the padded layout is tried in the same way. If that differs too (a head that scales in a way we do
+not know), the model is refused.
 """
 
 from __future__ import annotations
@@ -12,58 +13,76 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedModel
 
-from ikusei.forest import Forest, plant
-from ikusei.models.causal import CausalModel, configured, plain_attention, root_and_leaf
+from ikusei.forest import Forest, Outputs, plant
+from ikusei.models.body import configured, plain_attention, root_and_leaf
+from ikusei.models.causal import CausalModel
+from ikusei.models.heads import RewardModel
 from ikusei.types import Group, Prompt, Response
 
-TOLERANCE = 2e-4  # of log-probs in fp32, absolute; rounding alone stays below a tenth of it
-SIBLINGS = 5e-6  # by how much other tokens in a leaf may move its siblings' log-probs: not at all, but for rounding
+Kind = type[CausalModel] | type[RewardModel]
+
+TOLERANCE = 2e-4  # of log-probs or rewards in fp32, absolute; rounding alone stays below a tenth of it
+SIBLINGS = 5e-6  # by how much other tokens in a leaf may move what is said of its siblings: not at all, but for rounding
 SMALLEST = 12  # tokens of context
 LONGEST = 8192  # windows beyond this are not crossed by the probe
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What was found: the layout to use, the largest difference of log-probs (nats) of each layout tried, and a line for a person."""
+    """What was found: the layout to use, the largest difference of each layout tried (of log-probs, nats), and a line for a person."""
 
     layout: str
     gap: dict[str, float]
     said: str
 
 
-def probe(model: PreTrainedModel) -> Probe:
+def probe(model: PreTrainedModel, kind: Kind = CausalModel) -> Probe:
     """Choose the layout of a model, or raise ValueError where none is right."""
     forest = plant(_trees(model)).to(model.device)
-    plain = _plain_logp(model, forest)
+    plain = _plain_logp(model, forest) if kind is CausalModel else _plain_reward(model, forest)
+    spoken = "log-probs" if kind is CausalModel else "rewards"
     if not plain.isfinite().all():
-        raise ValueError(f"model {type(model).__name__}: its log-probs are not finite; its weights are damaged; load another copy")
+        raise ValueError(f"model {type(model).__name__}: its {spoken} are not finite; its weights are damaged; load another copy")
     gap: dict[str, float] = {}
     for layout in ("forest", "padded"):
-        gap[layout] = _gap(model, layout, forest, plain)
+        gap[layout] = _gap(kind, model, layout, forest, plain)
         if gap[layout] <= TOLERANCE:
             why = "" if layout == "forest" else " (in the forest its layers would mix siblings, or it cannot run there)"
-            return Probe(layout, gap, f"layout {layout}: log-probs equal the plain model's to {gap[layout]:.1g}{why}")
+            return Probe(layout, gap, f"layout {layout}: {spoken} equal the plain model's to {gap[layout]:.1g}{why}")
     raise ValueError(
-        f"model {type(model).__name__}: log-probs differ from the plain model's by {gap['forest']:.2g} nats in the forest and by "
+        f"model {type(model).__name__}: {spoken} differ from the plain model's by {gap['forest']:.2g} in the forest and by "
         f"{gap['padded']:.2g} padded; allowed: {TOLERANCE:g}. Its head or layers do something that Ikusei does not know; "
         "use another architecture, or report this with its config.json"
     )
 
 
-def _gap(model: PreTrainedModel, layout: str, forest: Forest, plain: torch.Tensor) -> float:
+def _gap(kind: Kind, model: PreTrainedModel, layout: str, forest: Forest, plain: torch.Tensor) -> float:
     """The largest difference, infinite where the model cannot run in this layout at all or where siblings move each other: in a model
     with fresh small weights that may be little, and it grows with training."""
     try:
         with torch.no_grad():
-            causal = CausalModel(model, layout)
-            logp = causal.outputs(forest).logp_M
-            others = forest.leaf_N != 0
-            changed = causal.outputs(replace(forest, tokens_N=torch.where(others, forest.tokens_N, 0))).logp_M
-            moved = float((changed - logp)[forest.response_M != 0].abs().max())
-            gap = float((logp - plain).abs().max().nan_to_num(nan=float("inf")))
+            net = kind(model, layout)
+            said = _said(net.outputs(forest))
+            changed = _said(net.outputs(replace(forest, tokens_N=torch.where(forest.leaf_N != 0, forest.tokens_N, 0))))
+            beside = forest.response_M != 0 if kind is CausalModel else torch.arange(forest.num_responses, device=said.device) != 0
+            moved = float((changed - said)[beside].abs().max())
+            gap = float((said - plain).abs().max().nan_to_num(nan=float("inf")))
             return gap if moved <= SIBLINGS else float("inf")
     except (TypeError, KeyError, ValueError, RuntimeError, AttributeError):  # it refuses the layout in its own words
         return float("inf")
+
+
+def _said(out: Outputs) -> torch.Tensor:
+    return out.logp_M if out.reward_R is None else out.reward_R
+
+
+@torch.no_grad()
+def _plain_reward(model: PreTrainedModel, forest: Forest) -> torch.Tensor:
+    """[R] by the whole classifier as transformers runs it, one response at a time."""
+    model.eval().set_attn_implementation(plain_attention(model))
+    rows = [torch.cat([forest.tokens_N[root], forest.tokens_N[leaf]]) for root, leaf in root_and_leaf(forest)]
+    said = torch.cat([model(input_ids=row[None], use_cache=False).logits[0].float() for row in rows])
+    return said + model.config.to_dict().get("reward_bias", 0.0)
 
 
 @torch.no_grad()
@@ -88,8 +107,9 @@ def _trees(model: PreTrainedModel) -> list[Group]:
     if context < SMALLEST:
         raise ValueError(f"model {type(model).__name__}: its context holds {context} tokens; allowed: {SMALLEST} or more")
     long = max(5, min(window - 2, context - 7, LONGEST))
-    random_tokens = random.Random(0)
-    tokens = lambda n: tuple(random_tokens.randrange(vocabulary) for _ in range(n))  # noqa: E731
+    chance, pad = random.Random(0), configured(model, "pad_token_id")  # a classifier takes padding for the end
+    allowed = [token for token in range(vocabulary) if token != pad]
+    tokens = lambda n: tuple(chance.choices(allowed, k=n))  # noqa: E731
     group = lambda root, *leaves: Group(  # noqa: E731
         Prompt("probe", tokens(root), ""), tuple(Response(tokens(n), (True,) * n, "") for n in leaves)
     )

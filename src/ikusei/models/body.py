@@ -1,0 +1,88 @@
+"""The layers of a model below its heads, run over a forest: hidden states of the rows that a head reads.
+
+Every head shares this: words (causal.py), a reward or a value (heads.py). Dropout is off from the moment of loading: the model stays in
+evaluation mode, also while it trains.
+"""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ikusei.forest import Forest
+from ikusei.models.attention import NAME, ForestLayout
+
+At = Literal["predicts", "last"]
+
+
+def prepare(model: PreTrainedModel, layout: str) -> PreTrainedModel:
+    """Evaluation mode, and the attention that the layout needs."""
+    model.eval().set_attn_implementation(NAME if layout == "forest" else plain_attention(model))
+    return model
+
+
+def hidden(body: nn.Module, layout: str, forest: Forest, at: At) -> Tensor:
+    """The hidden states before each scored token, [M, d], or of each response's last token, [R, d].
+
+    `layout` is "forest" (one row holding all trees) or "padded" (one row [root | leaf] a response; a causal model never looks right, so
+    padding on the right needs no mask).
+    """
+    if layout == "forest":
+        given = {"position_ids": forest.position_N[None], "layout": ForestLayout(forest)}
+        states = body(input_ids=forest.tokens_N[None], use_cache=False, **given).last_hidden_state
+        return states[0].index_select(0, forest.predicts_M if at == "predicts" else forest.last_R)
+    rows = [torch.cat([forest.tokens_N[root], forest.tokens_N[leaf]]) for root, leaf in root_and_leaf(forest)]
+    states = body(input_ids=nn.utils.rnn.pad_sequence(rows, batch_first=True), use_cache=False).last_hidden_state
+    if at == "predicts":
+        return states.flatten(0, 1).index_select(0, forest.response_M * states.shape[1] + forest.position_M - 1)
+    ends = torch.tensor([row.numel() - 1 for row in rows], device=states.device)
+    return states[torch.arange(len(rows), device=states.device), ends]
+
+
+def checkpoint_layers(model: nn.Module) -> None:
+    """Keep only each layer's input for the backward and compute the rest again. Done here and not by transformers, which would have the
+    layers believe that they train, and so turn their dropout on and their cache off."""
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.forward = MethodType(_checkpointed, module)
+
+
+def _checkpointed(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """The layer's own forward; a method bound to the layer, so that a copy of the model has its own."""
+    forward = type(layer).forward
+    return checkpoint(forward, layer, *args, use_reentrant=False, **kwargs) if torch.is_grad_enabled() else forward(layer, *args, **kwargs)
+
+
+def configured(model: PreTrainedModel, name: str, default: Any = None) -> Any:
+    """What the model's configuration says under a standard name, or under the older name that it maps it to (GPT-2's `n_positions`)."""
+    config = model.config.get_text_config()
+    value = config.to_dict().get(config.attribute_map.get(name, name))
+    return default if value is None else value
+
+
+def context_of(model: PreTrainedModel) -> int:
+    """How many tokens fit: prompt and response together."""
+    return configured(model, "max_position_embeddings", 1 << 30)
+
+
+def plain_attention(model: PreTrainedModel) -> str:
+    """transformers' own attention that is right for this model: torch's kernel cannot cap scores, and not every model can use it."""
+    capped = configured(model, "attn_logit_softcapping") is not None
+    return "sdpa" if model._supports_sdpa and not capped else "eager"
+
+
+def root_and_leaf(forest: Forest) -> list[tuple[slice, slice]]:
+    """The rows on N of each response's root and of its leaf, along R."""
+    rows = []
+    for tree in forest.trees:
+        begin = tree.start + tree.root
+        for length in tree.leaves:
+            rows.append((slice(tree.start, tree.start + tree.root), slice(begin, begin + length)))
+            begin += length
+    return rows
