@@ -15,6 +15,7 @@ from ikusei.algos.lm import LanguageModelling
 from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import Forest, Loss, Outputs, count, plant
 from ikusei.guard.workers import RewardSpec, RewardWorkers
+from ikusei.loops.asked import Before
 from ikusei.loops.data import Rows
 from ikusei.loops.online import Online, OnlineSettings
 from ikusei.loops.steps import NonFinite, Schedule, StopAsked, blame, update
@@ -173,6 +174,10 @@ class Broken:
         return state
 
 
+def nobody_asked(policy: LocalPolicy) -> Before:
+    return Before(frozenset(), policy, None, 1 << 20)
+
+
 def three_groups() -> list[Group]:
     """Only the second has the token 60."""
     groups = [group([1, 0], [2, 1], name=name) for name in ("first", "second", "third")]
@@ -185,12 +190,12 @@ def test_a_loss_that_is_no_number(policy: LocalPolicy, value: float) -> None:
     """The weights, the optimiser and the version are as they were; the gradients that had been added are gone."""
     forest, before = plant(three_groups()), weights(policy)
     with pytest.raises(NonFinite, match="the loss is"):
-        update(policy, forest, Broken((60,), value).loss, 6, lr=0.1)
+        update(policy, [(forest, Broken((60,), value).loss)], 6, lr=0.1)
     assert policy.version == 0
     assert not policy.optimizer.state
     assert all(p.grad is None or not p.grad.any() for p in policy.causal.model.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, weights(policy), strict=True))
-    update(policy, forest, LanguageModelling().loss, 6, lr=0.1)
+    update(policy, [(forest, LanguageModelling().loss)], 6, lr=0.1)
     assert policy.version == 1
     assert not all(torch.equal(a, b) for a, b in zip(before, weights(policy), strict=True))
 
@@ -199,7 +204,7 @@ def test_a_gradient_that_is_no_number(policy: LocalPolicy) -> None:
     """The loss is 0 and its slope is infinite."""
     forest, before = plant(three_groups()), weights(policy)
     with pytest.raises(FloatingPointError, match="gradient norm is"):
-        update(policy, forest, lambda out, forest: Loss((out.logp_M - out.logp_M.detach()).abs().sqrt().sum()), 6, lr=0.1)
+        update(policy, [(forest, lambda out, forest: Loss((out.logp_M - out.logp_M.detach()).abs().sqrt().sum()))], 6, lr=0.1)
     assert policy.version == 0
     assert all(torch.equal(a, b) for a, b in zip(before, weights(policy), strict=True))
 
@@ -215,7 +220,7 @@ def test_the_online_loop_names_step_and_group(policy: LocalPolicy) -> None:
     task: Any = Nursery()
     rows = Rows(task, policy.tokenizer, 0)
     workers = RewardWorkers([RewardSpec("exact", "exact")])  # not started: only `learn` is used
-    online = Online(policy, rows, workers, Broken((60,)), Sampling(), OnlineSettings(), 0)
+    online = Online(policy, rows, workers, Broken((60,)), Sampling(), OnlineSettings(), 0, nobody_asked(policy))
     before, groups = weights(policy), three_groups()
     with pytest.raises(NonFinite, match=r"^step 5: the loss is nan, first in group second \('the question second'\)$"):
         online.learn(4, groups, plant(groups).totals, {})
@@ -229,7 +234,7 @@ def test_the_supervised_loop_names_step_and_group(policy: LocalPolicy) -> None:
     rows = Rows(task, policy.tokenizer, 0, in_order=True)
     settings = SupervisedSettings(steps=4, examples_per_step=2, lr=1e-3, in_order=True)
     guilty = rows.examples(2, 2)[1]
-    steps = Supervised(policy, rows, Broken(guilty.responses[0].tokens), settings).steps(0, {}, StopAsked())
+    steps = Supervised(policy, rows, Broken(guilty.responses[0].tokens), settings, nobody_asked(policy)).steps(0, {}, StopAsked())
     assert [next(steps).number, next(steps).number] == [1, 2]
     before = weights(policy)
     with pytest.raises(NonFinite, match=rf"^step 3: the loss is nan, first in group {guilty.prompt.id} "):

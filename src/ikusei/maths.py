@@ -1,6 +1,6 @@
 """The formulas that several algorithms use, each written once. Pure functions of tensors.
 
-Letters that end names: M scored tokens, R responses, G groups.
+Letters that end names: M scored tokens, R responses, P pairs (better, worse).
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 KL = Literal["k1", "k2", "k3"]
+MOST_LOG_PROB = -1e-7  # a probability of 1 has infinite odds; they are held at 16 nats
 
 
 def kl_estimate(logp: Tensor, ref_logp: Tensor, kind: KL) -> Tensor:
@@ -42,3 +44,51 @@ def group_advantage(totals: list[float], divide_by_std: bool) -> list[float]:
         return centred if len(set(totals)) > 1 else [0.0] * len(totals)
     std = (sum(c * c for c in centred) / (len(totals) - 1)) ** 0.5
     return [c / (std + 1e-4) for c in centred]
+
+
+def preference_loss(margin: Tensor, flipped: float | Tensor = 0.0) -> Tensor:
+    """-(1 - flipped) log sigmoid(margin) - flipped log sigmoid(-margin): the better one wins, but for a share of `flipped`."""
+    return -(1 - flipped) * F.logsigmoid(margin) - flipped * F.logsigmoid(-margin)
+
+
+def preference_metrics(reward_R: Tensor, logp_R: Tensor, better_P: Tensor, worse_P: Tensor, num_pairs: float) -> dict[str, Tensor]:
+    """What is watched while a policy learns from pairs, as means over all `num_pairs` of a step: implicit rewards, and log-probs of whole
+    responses. That of the chosen usually falls, while margin and accuracy rise (likelihood displacement, arXiv:2410.08847)."""
+    chosen_P, rejected_P = reward_R.detach()[better_P], reward_R.detach()[worse_P]
+    watched = {
+        "rewards/chosen": chosen_P,
+        "rewards/rejected": rejected_P,
+        "rewards/margins": chosen_P - rejected_P,
+        "rewards/accuracies": (chosen_P > rejected_P).float(),
+        "logps/chosen": logp_R.detach()[better_P],
+        "logps/rejected": logp_R.detach()[worse_P],
+    }
+    return {name: x_P.sum() / num_pairs for name, x_P in watched.items()}
+
+
+def log_odds(logp: Tensor) -> Tensor:
+    """log(p / (1 - p)) from log p; log(1 - p) is taken as log(-expm1(log p)), which is exact also where p is near 1."""
+    logp = logp.clamp(max=MOST_LOG_PROB)
+    return logp - torch.log(-torch.expm1(logp))
+
+
+def gae(reward_M: Tensor, value_M: Tensor, response_M: Tensor, gamma: float, gae_lambda: float) -> Tensor:
+    """[M] advantages by generalised advantage estimation, within each response.   arXiv:1506.02438
+
+    delta_t = r_t + gamma V_{t+1} - V_t            V after the last scored token is 0
+    A_t     = delta_t + gamma lambda A_{t+1}
+    """
+    rewards, values, responses = reward_M.tolist(), value_M.tolist(), response_M.tolist()
+    advantages = [0.0] * len(rewards)
+    for t in reversed(range(len(rewards))):
+        goes_on = t + 1 < len(rewards) and responses[t + 1] == responses[t]
+        next_value, next_advantage = (values[t + 1], advantages[t + 1]) if goes_on else (0.0, 0.0)
+        advantages[t] = rewards[t] + gamma * next_value - values[t] + gamma * gae_lambda * next_advantage
+    return reward_M.new_tensor(advantages)
+
+
+def whiten(x: Tensor, shift_mean: bool = True) -> Tensor:
+    """(x - mean) / sqrt(var + 1e-8), var divided by n and not n - 1; the mean is added again unless `shift_mean`. One number becomes 0."""
+    mean = x.mean()
+    white = (x - mean) / ((x - mean).square().mean() + 1e-8).sqrt()
+    return white if shift_mean else white + mean

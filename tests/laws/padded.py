@@ -1,24 +1,61 @@
-"""The losses once more, as anybody would write them: transformers' own forward, one response at a time, padded [R, T] tensors and masks.
+"""The losses once more, as anybody would write them: transformers' own forward, one response at a time, padded [R, T] tensors and masks,
+pairs and rankings in plain loops.
 
 Nothing here is shared with the library but its records. A new algorithm adds its function to LOSSES.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from ikusei.algos.apo import APO
+from ikusei.algos.bradley_terry import BradleyTerry
+from ikusei.algos.dpo import DPO
 from ikusei.algos.grpo import GRPO
+from ikusei.algos.hinge import Hinge
+from ikusei.algos.ipo import IPO
+from ikusei.algos.kto import KTO
 from ikusei.algos.lm import LanguageModelling
+from ikusei.algos.online_dpo import OnlineDPO
+from ikusei.algos.orpo import ORPO
+from ikusei.algos.plackett_luce import PlackettLuce
+from ikusei.algos.ppo import PPO
+from ikusei.algos.robust_dpo import RobustDPO
+from ikusei.algos.simpo import SimPO
 from ikusei.types import Group
 
 Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Models as transformers makes them. `value` reads a value from a hidden state of `model`, or of `critic_body` where that is given."""
+
+    model: PreTrainedModel
+    reference: PreTrainedModel | None = None
+    before: PreTrainedModel | None = None  # the policy before the step
+    value: nn.Linear | None = None
+    critic_body: nn.Module | None = None
+    value_before: nn.Linear | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of the whole step, groups that teach nothing included."""
+
+    tokens: float
+    responses: float
+    pairs: float
+    groups: float
 
 
 @dataclass(frozen=True)
@@ -31,8 +68,10 @@ class Rows:
     ref: Tensor
     mask: Tensor  # 1.0 where scored
     weight: Tensor  # [R, 1]
-    num_tokens: float  # scored in the whole step
-    num_responses: float
+    totals: Counts
+    value: Tensor
+    old_value: Tensor
+    other: Tensor  # log pi - log ref under another group's prompt
 
     def mean(self, x: Tensor) -> float:
         """Over the scored tokens of these rows, each counted once."""
@@ -52,22 +91,54 @@ def plain_rows(model: PreTrainedModel, groups: Sequence[Group], temperature: flo
     return found
 
 
-def padded_rows(model: PreTrainedModel, reference: PreTrainedModel, groups: Sequence[Group], temperature: float) -> Rows:
-    logps, entropies = zip(*plain_rows(model, groups, temperature), strict=True)
-    with torch.no_grad():
-        refs = [logp for logp, _ in plain_rows(reference, groups, temperature)]
+def plain_values(body: nn.Module, head: nn.Linear | None, groups: Sequence[Group]) -> list[Tensor]:
+    """The value before each token of each response; zeros without a critic."""
+    found = []
+    for group in groups:
+        for response in group.responses:
+            ids = torch.tensor([[*group.prompt.tokens, *response.tokens]])
+            if head is None:
+                found.append(torch.zeros(len(response.tokens)))
+            else:
+                hidden = body(input_ids=ids, use_cache=False).last_hidden_state[0, len(group.prompt.tokens) - 1 : -1]
+                found.append(head(hidden)[:, 0])
+    return found
+
+
+def plain_rewards(model: PreTrainedModel, groups: Sequence[Group]) -> list[Tensor]:
+    """The reward of each response, as transformers' classifier gives it, and what is added to it."""
+    model.config.pad_token_id = None  # else it would look for the last token that is no padding
+    rows = [[*group.prompt.tokens, *response.tokens] for group in groups for response in group.responses]
+    return [model(input_ids=torch.tensor([row])).logits[0, 0] + model.config.reward_bias for row in rows]
+
+
+def padded_rows(plain: Plain, groups: Sequence[Group], temperature: float, totals: Counts) -> Rows:
+    logps, entropies = zip(*plain_rows(plain.model, groups, temperature), strict=True)
+    values = plain_values(plain.critic_body or plain.model.base_model, plain.value, groups)
     responses = [response for group in groups for response in group.responses]
+    nothing = [torch.zeros(len(response.tokens)) for response in responses]
+    refs, others, old_values = nothing, nothing, nothing
+    with torch.no_grad():
+        if plain.reference is not None:
+            refs = [logp for logp, _ in plain_rows(plain.reference, groups, temperature)]
+        if plain.before is not None:
+            old_values = plain_values(plain.before.base_model, plain.value_before, groups)
+        if plain.before is not None and plain.reference is not None:
+            turned = [Group(before.prompt, group.responses) for before, group in zip([groups[-1], *groups[:-1]], groups, strict=True)]
+            pairs = zip(*(plain_rows(model, turned, temperature) for model in (plain.before, plain.reference)), strict=True)
+            others = [mine - theirs for (mine, _), (theirs, _) in pairs]
     pad = lambda rows: pad_sequence(list(rows), batch_first=True)  # noqa: E731
-    mask = pad(torch.tensor(r.mask, dtype=torch.float32) for r in responses)
     return Rows(
         logp=pad(logps),
         entropy=pad(entropies),
         old=pad(torch.tensor(r.logprobs) for r in responses),
         ref=pad(refs),
-        mask=mask,
+        mask=pad(torch.tensor(r.mask, dtype=torch.float32) for r in responses),
         weight=torch.tensor([[group.weight] for group in groups for _ in group.responses]),
-        num_tokens=float(mask.sum()),
-        num_responses=float(len(responses)),
+        totals=totals,
+        value=pad(values),
+        old_value=pad(old_values),
+        other=pad(others),
     )
 
 
@@ -98,23 +169,287 @@ def grpo(algorithm: GRPO, groups: Sequence[Group], rows: Rows) -> tuple[Tensor, 
         metrics["kl"] = rows.mean(kl)
     token = token * rows.weight * rows.mask
     if algorithm.aggregate == "token":
-        return token.sum() / rows.num_tokens, metrics
-    return (token.sum(1) / rows.mask.sum(1).clip(min=1)).sum() / rows.num_responses, metrics
+        return token.sum() / rows.totals.tokens, metrics
+    return (token.sum(1) / rows.mask.sum(1).clip(min=1)).sum() / rows.totals.responses, metrics
 
 
 def language_modelling(algorithm: LanguageModelling, groups: Sequence[Group], rows: Rows) -> tuple[Tensor, Metrics]:
-    return -(rows.logp * rows.mask * rows.weight).sum() / rows.num_tokens, {"entropy": rows.mean(rows.entropy)}
+    return -(rows.logp * rows.mask * rows.weight).sum() / rows.totals.tokens, {"entropy": rows.mean(rows.entropy)}
 
 
-LOSSES: dict[type, Callable[[Any, Sequence[Group], Rows], tuple[Tensor, Metrics]]] = {GRPO: grpo, LanguageModelling: language_modelling}
+# ------------------------------------------------------------------------------------------------------------------ pairs
+
+
+@dataclass(frozen=True)
+class Side:
+    """One response of a pair: log pi, log pi - log ref, and how many tokens of it are scored."""
+
+    logp: Tensor
+    ahead: Tensor
+    length: int
+
+
+def wins(x: Tensor | float) -> Tensor:
+    """-log sigmoid(x)."""
+    return torch.log(1 + torch.exp(-torch.as_tensor(x)))
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    return 1 / (1 + torch.exp(-x))
+
+
+def log_odds(side: Side) -> Tensor:
+    p = torch.exp(side.logp / side.length)
+    return torch.log(p / (1 - p))
+
+
+def dpo(a: DPO, w: Side, l: Side) -> Tensor:
+    per = (w.length, l.length) if a.per_token else (1, 1)
+    h = a.beta * (w.ahead / per[0] - l.ahead / per[1]) + a.length_coef * (w.length - l.length)
+    return (1 - a.label_smoothing) * wins(h) + a.label_smoothing * wins(-h) - a.nll_coef * w.logp / w.length
+
+
+def robust_dpo(a: RobustDPO, w: Side, l: Side) -> Tensor:
+    h = a.beta * (w.ahead - l.ahead)
+    return ((1 - a.flip_rate) * wins(h) - a.flip_rate * wins(-h)) / (1 - 2 * a.flip_rate)
+
+
+def ipo(a: IPO, w: Side, l: Side) -> Tensor:
+    h = w.ahead / w.length - l.ahead / l.length if a.per_token else w.ahead - l.ahead
+    return (h - 1 / (2 * a.tau)) ** 2
+
+
+def hinge(a: Hinge, w: Side, l: Side) -> Tensor:
+    h = 1 - a.beta * (w.ahead - l.ahead)
+    return h if h > 0 else 0 * h
+
+
+def apo(a: APO, w: Side, l: Side) -> Tensor:
+    if a.kind == "zero":
+        return 1 - sigmoid(a.beta * w.ahead) + sigmoid(a.beta * l.ahead)
+    return sigmoid(a.beta * w.ahead) + 1 - sigmoid(a.beta * (w.ahead - l.ahead))
+
+
+def simpo(a: SimPO, w: Side, l: Side) -> Tensor:
+    return wins(a.beta * (w.logp / w.length - l.logp / l.length) - a.gamma)
+
+
+def orpo(a: ORPO, w: Side, l: Side) -> Tensor:
+    return -w.logp / w.length + a.coef * wins(log_odds(w) - log_odds(l))
+
+
+Reward = Callable[[Any, Side], Tensor]
+Cost = Callable[[Any, Side, Side], Tensor]
+Whole = Callable[[Any, Sequence[Group], Any], tuple[Tensor, Metrics]]
+
+
+def of_pairs(reward: Reward, cost: Cost) -> Whole:
+    """The mean of `cost` over all pairs of the step."""
+
+    def whole(algorithm: Any, groups: Sequence[Group], rows: Rows) -> tuple[Tensor, Metrics]:
+        sides = sides_of(rows)
+        loss, seen, first = torch.zeros(()), {}, 0
+        for group in groups:
+            mine, first = sides[first : first + len(group.responses)], first + len(group.responses)
+            for i, j in ranked_pairs(group):
+                w, l = mine[i], mine[j]
+                loss = loss + group.weight * cost(algorithm, w, l)
+                won, lost = (float(reward(algorithm, side).detach()) for side in (w, l))
+                rewards = {"chosen": won, "rejected": lost, "margins": won - lost, "accuracies": float(won > lost)}
+                said = {f"rewards/{name}": x for name, x in rewards.items()}
+                for name, x in {**said, "logps/chosen": float(w.logp.detach()), "logps/rejected": float(l.logp.detach())}.items():
+                    seen[name] = seen.get(name, 0.0) + x / rows.totals.pairs
+        return loss / rows.totals.pairs, seen
+
+    return whole
+
+
+def sides_of(rows: Rows) -> list[Side]:
+    sums = [(x * rows.mask).sum(1) for x in (rows.logp, rows.logp - rows.ref, torch.ones_like(rows.logp))]
+    return [Side(logp, ahead, max(1, int(length))) for logp, ahead, length in zip(*sums, strict=True)]
+
+
+def ranked_pairs(group: Group) -> list[tuple[int, int]]:
+    """(better, worse), from every two responses."""
+    tiers = group.tiers or (0,) * len(group.responses)
+    every = [(i, j) if tiers[i] < tiers[j] else (j, i) for i, j in combinations(range(len(tiers)), 2)]
+    return [(i, j) for i, j in every if tiers[i] != tiers[j]]
+
+
+def online_dpo(algorithm: OnlineDPO, groups: Sequence[Group], rows: Rows) -> tuple[Tensor, Metrics]:
+    offline: Whole = LOSSES[DPO]
+    loss, metrics = offline(DPO(beta=algorithm.beta), groups, rows)
+    return loss, {**metrics, "entropy": rows.mean(rows.entropy)}
+
+
+def kto(algorithm: KTO, groups: Sequence[Group], rows: Rows) -> tuple[Tensor, Metrics]:
+    sides, z = sides_of(rows), float((rows.other * rows.mask).sum(1).mean())
+    z = z if z > 0 else 0.0
+    good: list[bool] = []
+    for group in groups:
+        labels = [response.label for response in group.responses]
+        best = min(group.tiers) if group.tiers else None
+        tiers = group.tiers or (None,) * len(labels)
+        good += [tier == best if label is None else label > 0 for label, tier in zip(labels, tiers, strict=True)]
+    loss = torch.zeros(())
+    means: dict[str, list[float]] = {"rewards/chosen": [], "rewards/rejected": [], "logps/chosen": [], "logps/rejected": []}
+    for side, liked, weight in zip(sides, good, rows.weight[:, 0].tolist(), strict=True):
+        ahead = algorithm.beta * (side.ahead - z)
+        care = algorithm.desirable_weight if liked else algorithm.undesirable_weight
+        loss = loss + weight * care * (1 - sigmoid(ahead if liked else -ahead))
+        kind = "chosen" if liked else "rejected"
+        means[f"rewards/{kind}"].append(algorithm.beta * float(side.ahead.detach()))
+        means[f"logps/{kind}"].append(float(side.logp.detach()))
+    metrics = {name: sum(values) / len(values) for name, values in means.items()}
+    metrics |= {"rewards/margins": metrics["rewards/chosen"] - metrics["rewards/rejected"], "kl": z * len(good) / rows.totals.responses}
+    return loss / rows.totals.responses, metrics
+
+
+# ------------------------------------------------------------------------------------------------------------------ reward models
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """What a reward model said of each response, group by group."""
+
+    by_group: list[list[Tensor]]
+    totals: Counts
+
+    def metrics(self, groups: Sequence[Group]) -> Metrics:
+        ahead = [float((r[i] - r[j]).detach()) for r, group in zip(self.by_group, groups, strict=True) for i, j in ranked_pairs(group)]
+        mean = sum(float(x.detach()) for r in self.by_group for x in r) / self.totals.responses
+        return {"accuracy": sum(a > 0 for a in ahead) / self.totals.pairs, "margin": sum(ahead) / self.totals.pairs, "mean_reward": mean}
+
+
+def bradley_terry(algorithm: BradleyTerry, groups: Sequence[Group], said: Rewards) -> tuple[Tensor, Metrics]:
+    loss = torch.zeros(())
+    for group, r in zip(groups, said.by_group, strict=True):
+        assert group.tiers is not None
+        costs = []
+        for i, j in combinations(range(len(r)), 2):
+            if group.tiers[i] == group.tiers[j] and algorithm.ties == "drop":
+                continue
+            if group.tiers[i] == group.tiers[j]:
+                cost = (wins(r[i] - r[j]) + wins(r[j] - r[i])) / 2
+            else:
+                ahead = r[i] - r[j] if group.tiers[i] < group.tiers[j] else r[j] - r[i]
+                cost = wins(ahead - (0 if group.margin is None else group.margin))
+            costs.append(cost + algorithm.center_coef * (r[i] + r[j]) ** 2)
+        loss = loss + group.weight * sum(costs) / len(costs)
+    return loss / said.totals.groups, said.metrics(groups)
+
+
+def plackett_luce(algorithm: PlackettLuce, groups: Sequence[Group], said: Rewards) -> tuple[Tensor, Metrics]:
+    loss = torch.zeros(())
+    for group, r in zip(groups, said.by_group, strict=True):
+        assert group.tiers is not None
+        for tier in sorted(set(group.tiers))[:-1]:
+            left = torch.stack([x for x, t in zip(r, group.tiers, strict=True) if t >= tier])
+            for x, t in zip(r, group.tiers, strict=True):
+                if t == tier:
+                    loss = loss - group.weight * torch.log(torch.exp(x) / torch.exp(left).sum())
+    return loss / said.totals.groups, said.metrics(groups)
+
+
+# ------------------------------------------------------------------------------------------------------------------ PPO
+
+
+def ppo(algorithm: PPO, groups: Sequence[Group], rows: Rows) -> tuple[Tensor, Metrics]:
+    """Advantages as the sum that the recursion stands for: A_t = sum_k (gamma lambda)^k delta_{t+k}."""
+    on = [mask.bool() for mask in rows.mask]
+    responses = [response for group in groups for response in group.responses]
+    rewards, penalties = [], []
+    for response, old, ref, mask in zip(responses, rows.old, rows.ref, on, strict=True):
+        penalty = algorithm.kl_coef * (ref - old)[mask]
+        score = response.score.total if response.score else None
+        if response.stop == "length" and algorithm.missing_eos_score is not None:
+            score = algorithm.missing_eos_score
+        rewards.append(penalty.clone())
+        penalties.append(penalty)
+        if len(penalty):
+            rewards[-1][-1] += score
+    if algorithm.whiten_rewards:
+        every = torch.cat(rewards)
+        rewards = [(r - every.mean()) / torch.sqrt(torch.var(every, correction=0) + 1e-8) + every.mean() for r in rewards]
+    advantages, returns = [], []
+    for r, values, mask in zip(rewards, rows.old_value, on, strict=True):
+        v = torch.cat([values[mask], torch.zeros(1)])
+        delta = [r[t] + algorithm.gamma * v[t + 1] - v[t] for t in range(len(r))]
+        fade = algorithm.gamma * algorithm.gae_lambda
+        sums = [sum(fade ** (k - t) * delta[k] for k in range(t, len(r))) for t in range(len(r))]
+        advantages.append(torch.tensor(sums))
+        returns.append(torch.tensor(sums) + v[:-1])
+    every = torch.cat(advantages)
+    white = [(a - every.mean()) / torch.sqrt(torch.var(every, correction=0) + 1e-8) for a in advantages]
+    return ppo_loss(algorithm, rows, placed(white, on, rows), placed(returns, on, rows), placed(penalties, on, rows))
+
+
+def placed(flat: Sequence[Tensor], on: Sequence[Tensor], rows: Rows) -> Tensor:
+    """[R, T], each response's numbers at its scored tokens."""
+    whole = torch.zeros_like(rows.mask)
+    for row, mask, values in zip(whole, on, flat, strict=True):
+        row[mask] = values
+    return whole
+
+
+def ppo_loss(algorithm: PPO, rows: Rows, advantage: Tensor, returns: Tensor, penalty: Tensor) -> tuple[Tensor, Metrics]:
+    ratio, low, high = torch.exp(rows.logp - rows.old), 1 - algorithm.clip, 1 + algorithm.clip
+    free, held = -ratio * advantage, -torch.clip(ratio, low, high) * advantage
+    far = torch.clip(rows.value, rows.old_value - algorithm.clip_value, rows.old_value + algorithm.clip_value)
+    near, far = (rows.value - returns) ** 2, (far - returns) ** 2
+    mean = lambda x: (x * rows.mask * rows.weight).sum() / rows.totals.tokens  # noqa: E731
+    policy, value = mean(torch.where(free > held, free, held)), 0.5 * mean(torch.where(near > far, near, far))
+    too_low, too_high = (ratio < low) & (advantage < 0), (ratio > high) & (advantage > 0)
+    behind = rows.ref - rows.logp
+    metrics = {
+        "entropy": rows.mean(rows.entropy), "ratio": rows.mean(ratio), "clip_ratio/low_mean": rows.mean(too_low),
+        "clip_ratio/high_mean": rows.mean(too_high), "clip_ratio/region_mean": rows.mean(too_low | too_high),
+        "clip_ratio/value": rows.mean(far > near), "kl": rows.mean(torch.exp(behind) - 1 - behind),
+        "loss/policy": float(policy.detach()), "loss/value": float(value.detach()),
+        "objective/kl": float(((rows.old - rows.ref) * rows.mask).sum() / rows.totals.responses),
+        "objective/non_score_reward": float(penalty.sum() / rows.totals.responses), "episodes": float(len(rows.mask)),
+    }  # fmt: skip
+    return policy + algorithm.vf_coef * value, metrics
+
+
+LOSSES: dict[type, Whole] = {
+    GRPO: grpo,
+    LanguageModelling: language_modelling,
+    DPO: of_pairs(lambda a, side: a.beta * side.ahead / (side.length if a.per_token else 1), dpo),
+    RobustDPO: of_pairs(lambda a, side: a.beta * side.ahead, robust_dpo),
+    IPO: of_pairs(lambda a, side: a.tau * side.ahead / (side.length if a.per_token else 1), ipo),
+    Hinge: of_pairs(lambda a, side: a.beta * side.ahead, hinge),
+    APO: of_pairs(lambda a, side: a.beta * side.ahead, apo),
+    SimPO: of_pairs(lambda a, side: a.beta * side.logp / side.length, simpo),
+    ORPO: of_pairs(lambda a, side: a.coef * side.logp / side.length, orpo),
+    OnlineDPO: online_dpo,
+    KTO: kto,
+    BradleyTerry: bradley_terry,
+    PlackettLuce: plackett_luce,
+    PPO: ppo,
+}
+
+
+def counted(groups: Sequence[Group]) -> Counts:
+    responses = [response for group in groups for response in group.responses]
+    tokens, pairs = sum(sum(response.mask) for response in responses), sum(len(ranked_pairs(group)) for group in groups)
+    return Counts(float(tokens), float(len(responses)), float(pairs), float(len(groups)))
 
 
 def padded_step(
-    model: PreTrainedModel, reference: PreTrainedModel, algorithm: Any, groups: Sequence[Group], temperature: float
+    plain: Plain, algorithm: Any, groups: Sequence[Group], temperature: float, whole: Sequence[Group] | None = None
 ) -> tuple[Metrics, dict[str, Tensor]]:
-    """Metrics, the loss among them, and every gradient."""
-    model.zero_grad()
-    loss, metrics = LOSSES[type(algorithm)](algorithm, groups, padded_rows(model, reference, groups, temperature))
-    loss.backward()
-    grads = {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
+    """Metrics, the loss among them, and every gradient. `whole` are all groups of the step, where some of them are not computed."""
+    totals, trained = counted(whole or groups), dict(plain.model.named_parameters())
+    critic = {"head": plain.value, "body": plain.critic_body}
+    trained |= {f"critic.{part}.{name}": p for part, module in critic.items() if module for name, p in module.named_parameters()}
+    if "reward" in algorithm.needs:
+        said = iter(plain_rewards(plain.model, groups))
+        seen: Any = Rewards([[next(said) for _ in group.responses] for group in groups], totals)
+    else:
+        seen = padded_rows(plain, groups, temperature, totals)
+    loss, metrics = LOSSES[type(algorithm)](algorithm, groups, seen)
+    found = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+    grads = {name: torch.zeros_like(p) if grad is None else grad for (name, p), grad in zip(trained.items(), found, strict=True)}
+    assert math.isfinite(float(loss.detach()))
     return {"loss": float(loss.detach()), **metrics}, grads

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 import padded
 import pytest
@@ -11,13 +14,15 @@ import torch
 import worlds
 from transformers import PreTrainedModel
 
-from ikusei.forest import plant
+from ikusei.backends.local import LocalPolicy, LocalSettings
+from ikusei.forest import Forest, plant
 from ikusei.models import causal
 from ikusei.models.attention import ForestLayout
 from ikusei.protocols import Algorithm
 from ikusei.types import Group
 
 RICH = worlds.ALGORITHMS["grpo k3"]  # clips on both sides, and a reference
+AS_PROBED = LocalSettings()
 
 # padded models lay one row a response, whatever the shape of the forest
 CASES = [
@@ -28,7 +33,8 @@ CASES = [
 ]
 
 
-def written_groups(name: str, shape: worlds.Shape) -> list[Group]:
+@lru_cache
+def written_groups(name: str, shape: worlds.Shape) -> Sequence[Group]:
     """Groups whose log-probs are near the model's own."""
     groups = worlds.make_groups(shape)
     with torch.no_grad():
@@ -36,17 +42,35 @@ def written_groups(name: str, shape: worlds.Shape) -> list[Group]:
     return worlds.with_logprobs(groups, [logp.tolist() for logp, _ in rows], noise=0.25)
 
 
-def plain(name: str, seed: int = 0) -> PreTrainedModel:
-    return worlds.make_model(name, seed, attention="eager").eval()
+def reference_of(name: str) -> LocalPolicy:
+    return worlds.make_policy(name, LocalSettings(layout="forest" if worlds.ARCHITECTURES[name][0] == "forest" else "padded"), seed=1)
 
 
-def assert_equals_padded(name: str, algorithm: Algorithm, groups: Sequence[Group], policy: str = "as probed") -> None:
-    mine = worlds.make_policy(name, worlds.POLICIES[policy])
-    assert mine.causal.layout == (worlds.POLICIES[policy].layout or worlds.ARCHITECTURES[name][0])
-    reference = worlds.make_policy(name, seed=1)
-    forest = worlds.prepared(algorithm, groups, reference)
-    metrics = mine.forward_backward(forest, algorithm.loss)
-    expected, grads = padded.padded_step(plain(name), plain(name, 1), algorithm, groups, worlds.TEMPERATURE)
+def plain(name: str, seed: int = 0, reward: bool = False) -> PreTrainedModel:
+    return worlds.make_model(name, seed, "eager", reward).eval()
+
+
+def plain_models(name: str, algorithm: Algorithm, mine: LocalPolicy) -> padded.Plain:
+    """The models of a step, made anew by transformers; a critic's weights are copied."""
+    if "reward" in algorithm.needs:
+        return padded.Plain(plain(name, reward=True))
+    reference = plain(name, 1) if "reference" in algorithm.needs else None
+    before = plain("qwen3", 2) if algorithm.needs & {"value", "mismatched"} else None
+    own: Any = None
+    if mine.critic is not None and mine.critic.body is not None:
+        own = plain(name).base_model
+        own.load_state_dict(mine.critic.body.state_dict())
+    heads = [copy.deepcopy(critic.head) if critic else None for critic in (mine.critic, worlds.bystander().critic)]
+    return padded.Plain(plain(name), reference, before, heads[0], own, heads[1])
+
+
+def assert_equals_padded(name: str, algorithm: Algorithm, groups: Sequence[Group], settings: LocalSettings = AS_PROBED) -> None:
+    mine = worlds.make_policy(name, settings, needs=algorithm.needs)
+    assert mine.causal.layout == (settings.layout or worlds.ARCHITECTURES[name][0])
+    whole = worlds.judged(algorithm, groups)
+    kept = [group for group in whole if algorithm.keep(group)]
+    metrics = mine.forward_backward(worlds.step_of(algorithm, groups, reference_of(name)), algorithm.loss)
+    expected, grads = padded.padded_step(plain_models(name, algorithm, mine), algorithm, kept, worlds.TEMPERATURE, whole)
     worlds.assert_metrics(metrics, expected)
     worlds.assert_close(worlds.gradients(mine), grads)
 
@@ -65,7 +89,25 @@ def test_every_algorithm(algorithm: str) -> None:
 @pytest.mark.parametrize("name", worlds.ARCHITECTURES)
 @pytest.mark.parametrize("policy", [policy for policy in worlds.POLICIES if policy != "as probed"])
 def test_every_policy(policy: str, name: str) -> None:
-    assert_equals_padded(name, RICH, written_groups(name, worlds.FOREST_SHAPES["mixed"]), policy)
+    assert_equals_padded(name, RICH, written_groups(name, worlds.FOREST_SHAPES["mixed"]), worlds.POLICIES[policy])
+
+
+# a head on another model, in another layout, or with a body of its own: what reads the hidden states besides the words
+HEADS = [
+    ("bradley terry centred, ties", "gemma2 window caps", LocalSettings()),
+    ("bradley terry", "gpt2 dropout", LocalSettings(gradient_checkpointing=True)),
+    ("plackett luce", "qwen3", LocalSettings(layout="padded")),
+    ("ppo", "qwen3", LocalSettings(critic="separate")),
+    ("ppo whitened", "gemma2 window caps", LocalSettings(critic="separate", gradient_checkpointing=True)),
+    ("ppo", "lfm2 convolution", LocalSettings()),
+    ("ppo whitened", "mistral window", LocalSettings(layout="padded", critic="separate")),
+    ("kto", "lfm2 convolution", LocalSettings()),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "name", "settings"), HEADS, ids=[f"{case[0]}, {case[1]}" for case in HEADS])
+def test_heads(algorithm: str, name: str, settings: LocalSettings) -> None:
+    assert_equals_padded(name, worlds.ALGORITHMS[algorithm], written_groups(name, worlds.FOREST_SHAPES["many short trees"]), settings)
 
 
 @pytest.mark.parametrize("name", ["gemma2 window caps", "lfm2 convolution"])
@@ -93,10 +135,17 @@ def test_a_long_root_is_one_block() -> None:
         assert (widest == max(tree.size for tree in forest.trees)) == (name == "long root")
 
 
+def measured(name: str) -> tuple[Forest, dict[str, float]]:
+    """What the algorithm called so sees, and its metrics."""
+    algorithm = worlds.ALGORITHMS[name]
+    forest = worlds.step_of(algorithm, written_groups("qwen3", worlds.FOREST_SHAPES["mixed"]), reference_of("qwen3"))
+    return forest, worlds.make_policy(needs=algorithm.needs).forward_backward(forest, algorithm.loss)
+
+
 def test_the_world_is_not_symmetric() -> None:
     """Both clips act, masks have holes and weights differ, so that the comparisons above can fail."""
     groups = written_groups("qwen3", worlds.FOREST_SHAPES["mixed"])
-    metrics = worlds.make_policy().forward_backward(worlds.prepared(RICH, groups, worlds.make_policy(seed=1)), RICH.loss)
+    _, metrics = measured("grpo k3")
     assert metrics["clip_ratio/low_mean"] > 0.02
     assert metrics["clip_ratio/high_mean"] > 0.02
     assert metrics["kl"] > 0.1
@@ -104,6 +153,27 @@ def test_the_world_is_not_symmetric() -> None:
     assert any(mask[0] and not all(mask) for mask in masks)
     assert any(not mask[0] for mask in masks)
     assert len({group.weight for group in groups}) == len(groups)
+
+
+def test_preferences_are_not_symmetric() -> None:
+    """Rankings with ties, margins and labels; a group that is skipped; pairs on both sides of the hinge; a KL that is not held at 0."""
+    whole = worlds.ranked(written_groups("qwen3", worlds.FOREST_SHAPES["mixed"]))
+    assert 0 < sum(bool(group.pairs) for group in whole) < len(whole)
+    assert any(len(set(group.tiers)) < len(group.tiers) for group in whole if group.pairs and group.tiers)
+    assert len({group.margin for group in whole if group.pairs}) > 1
+    forest, metrics = measured("hinge")
+    assert 0 < metrics["rewards/accuracies"] < 1
+    assert forest.totals.responses > forest.num_responses
+    ahead_R = 0.2 * forest.sum_R(worlds.make_policy().forward(forest).logp_M - forest["ref_logp_M"])
+    margin_P = ahead_R[forest.better_P] - ahead_R[forest.worse_P]
+    assert {bool(margin < 1) for margin in margin_P} == {True, False}
+    forest, metrics = measured("kto")
+    assert metrics["kl"] > 0.1
+    assert {-1.0, 1.0} == set(forest["verdict_R"].tolist())
+    _, metrics = measured("ppo whitened")
+    assert min(metrics["clip_ratio/low_mean"], metrics["clip_ratio/high_mean"], metrics["clip_ratio/value"]) > 0.02
+    assert metrics["clip_ratio/value"] < 0.98
+    assert abs(metrics["objective/kl"]) > 0.1
 
 
 def test_neighbours_leave_a_response_alone() -> None:

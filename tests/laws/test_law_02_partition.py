@@ -5,15 +5,17 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 import padded
 import pytest
 import torch
 import worlds
 
-from ikusei.backends.local import LocalPolicy
-from ikusei.forest import Forest
-from ikusei.loops.steps import logp_of, update
+from ikusei.backends.local import LocalPolicy, LocalSettings
+from ikusei.forest import Forest, count
+from ikusei.loops.asked import along_M
+from ikusei.loops.steps import update
 from ikusei.protocols import Algorithm
 from ikusei.types import Group
 
@@ -28,9 +30,10 @@ def groups() -> list[Group]:
     return worlds.with_logprobs(groups, [logp.tolist() for logp, _ in rows], noise=0.25)
 
 
-@pytest.fixture(scope="module")
-def policy() -> LocalPolicy:
-    return worlds.make_policy()
+@lru_cache
+def policy_for(needs: frozenset[str]) -> LocalPolicy:
+    """With a critic, or a reward model, where the algorithm needs that."""
+    return worlds.make_policy(settings=LocalSettings(layout="forest"), needs=needs & {"value", "reward"})
 
 
 @pytest.fixture(scope="module")
@@ -47,23 +50,26 @@ def step(policy: LocalPolicy, algorithm: Algorithm, forest: Forest, budget: int)
 
 
 @pytest.mark.parametrize("name", worlds.ALGORITHMS)
-def test_any_part_size(name: str, groups: Sequence[Group], policy: LocalPolicy, reference: LocalPolicy) -> None:
+def test_any_part_size(name: str, groups: Sequence[Group], reference: LocalPolicy) -> None:
     algorithm = worlds.ALGORITHMS[name]
-    forest = worlds.prepared(algorithm, groups, reference)
+    policy, forest = policy_for(algorithm.needs), worlds.step_of(algorithm, groups, reference)
     metrics, grads = step(policy, algorithm, forest, EVERYTHING)
-    for budget in (1, 9, 23, 40):
+    for budget in (1, 9, 40):
         parts, summed = step(policy, algorithm, forest, budget)
         worlds.assert_metrics(parts, metrics)
         worlds.assert_close(summed, grads)
 
 
 @pytest.mark.parametrize("name", worlds.ALGORITHMS)
-def test_any_order_of_groups(name: str, groups: Sequence[Group], policy: LocalPolicy, reference: LocalPolicy) -> None:
+def test_any_order_of_groups(name: str, groups: Sequence[Group], reference: LocalPolicy) -> None:
+    """Where each group is compared with the prompt before it, the order is a ring, which may begin anywhere."""
     algorithm = worlds.ALGORITHMS[name]
-    metrics, grads = step(policy, algorithm, worlds.prepared(algorithm, groups, reference), EVERYTHING)
-    shuffled = random.Random(1).sample(list(groups), len(groups))
-    assert shuffled != groups
-    other, summed = step(policy, algorithm, worlds.prepared(algorithm, shuffled, reference), 23)
+    policy, whole = policy_for(algorithm.needs), worlds.judged(algorithm, groups)
+    kept, totals = [group for group in whole if algorithm.keep(group)], count(whole)
+    metrics, grads = step(policy, algorithm, worlds.prepared(algorithm, kept, reference, totals), EVERYTHING)
+    moved = kept[2:] + kept[:2] if "mismatched" in algorithm.needs else random.Random(1).sample(kept, len(kept))
+    assert moved != kept
+    other, summed = step(policy, algorithm, worlds.prepared(algorithm, moved, reference, totals), 23)
     worlds.assert_metrics(other, metrics)
     worlds.assert_close(summed, grads)
 
@@ -86,6 +92,10 @@ def test_the_budgets_cut_within_groups(groups: Sequence[Group], reference: Local
     assert sizes[0] == sum(len(group.responses) for group in groups)
     assert sizes[-1] == 1
     assert len(set(sizes)) >= 4
+    for name in ("dpo", "kto"):  # pairs stay together; single responses that were judged do not
+        algorithm = worlds.ALGORITHMS[name]
+        forest = worlds.step_of(algorithm, groups, reference)
+        assert (len(forest.split(1)) == len(forest.trees)) == (name == "dpo")
 
 
 def test_the_same_update(groups: Sequence[Group]) -> None:
@@ -95,10 +105,10 @@ def test_the_same_update(groups: Sequence[Group]) -> None:
     for budget in (7, EVERYTHING):
         policy = worlds.make_policy()
         forest = worlds.prepared(algorithm, groups, reference)
-        asked = logp_of(reference.forward, forest, budget)
+        asked = along_M(reference, forest, budget)
         torch.testing.assert_close(asked, forest["ref_logp_M"], rtol=1e-5, atol=1e-5)
         for _ in range(2):
-            update(policy, forest, algorithm.loss, budget, lr=1e-3)
+            update(policy, [(forest, algorithm.loss)], budget, lr=1e-3)
         assert policy.version == 2
         ends.append(worlds.weights(policy))
     worlds.assert_close(ends[0], ends[1])

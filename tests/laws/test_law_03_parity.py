@@ -38,7 +38,7 @@ def gap(policy: LocalPolicy, sampler: Sampler, sampling: Sampling = WARM) -> tor
 def step(policy: LocalPolicy) -> None:
     """An update that is large enough to see."""
     groups = worlds.make_groups(worlds.FOREST_SHAPES["mixed"])
-    update(policy, plant(groups), LanguageModelling().loss, 1 << 20, lr=3e-3)
+    update(policy, [(plant(groups), LanguageModelling().loss)], 1 << 20, lr=3e-3)
 
 
 @pytest.mark.parametrize("sampler", worlds.SAMPLERS)

@@ -19,7 +19,8 @@ LAYOUTS = ["qwen3", "lfm2 convolution"]
 
 
 def step(policy: LocalPolicy) -> None:
-    update(policy, plant(worlds.make_groups(worlds.FOREST_SHAPES["mixed"])), LanguageModelling().loss, 1 << 20, lr=1e-2)
+    forest = plant(worlds.make_groups(worlds.FOREST_SHAPES["mixed"]))
+    update(policy, [(forest, LanguageModelling().loss)], 1 << 20, lr=1e-2)
 
 
 def written(sampler: Sampler) -> list[Group]:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import pytest
 import worlds
+from torch import Tensor
 
 from ikusei.algos.grpo import GRPO
-from ikusei.backends.local import LocalPolicy
+from ikusei.algos.lm import LanguageModelling
+from ikusei.algos.ppo import PPO
+from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import plant
 from ikusei.guard.workers import RewardSpec, RewardWorkers
 from ikusei.loops.steps import update
 from ikusei.maths import KL, kl_estimate
+from ikusei.protocols import Algorithm
 from ikusei.tasks.arithmetic import Arithmetic
 from ikusei.tasks.cat_lover import CatLover, cat_of, speak
 from ikusei.tasks.gym import Gym
 from ikusei.types import Example, Group, Prompt, Response, Sampling, Score
 
-GRPOS = {name: algorithm for name, algorithm in worlds.ALGORITHMS.items() if isinstance(algorithm, GRPO)}
+ONLINE = {name: algorithm for name, algorithm in worlds.ALGORITHMS.items() if isinstance(algorithm, (GRPO, PPO))}
+JUDGED = {name: a for name, a in worlds.ALGORITHMS.items() if name not in ONLINE and not isinstance(a, LanguageModelling)}
 WHOLE = 1 << 20
 
 
@@ -34,31 +40,59 @@ def two_answers(policy: LocalPolicy, better: int) -> Group:
     return replace(group, responses=responses)
 
 
+def fresh(algorithm: Algorithm) -> LocalPolicy:
+    """A policy whose critic, where it has one, is as it begins."""
+    return LocalPolicy(worlds.make_model("qwen3"), worlds.IDS, LocalSettings(layout="forest"), algorithm.needs)
+
+
 @pytest.mark.parametrize("better", [0, 1])
-@pytest.mark.parametrize("name", GRPOS)
+@pytest.mark.parametrize("name", ONLINE)
 def test_one_step_raises_the_better_answer(name: str, better: int) -> None:
-    policy, algorithm = worlds.make_policy(), GRPOS[name]
+    algorithm = ONLINE[name]
+    if isinstance(algorithm, PPO):
+        algorithm = replace(algorithm, missing_eos_score=None)  # the longer answer may have been cut
+    policy = fresh(algorithm)
     group = two_answers(policy, better)
-    forest = worlds.prepared(algorithm, [group], policy.reference(), temperature=1.0)
+    forest = worlds.prepared(algorithm, [group], policy.reference(), temperature=1.0, before=policy)
     before = forest.sum_R(policy.forward(forest).logp_M)
-    update(policy, forest, algorithm.loss, WHOLE, lr=1e-4)
+    update(policy, [(forest, algorithm.loss)], WHOLE, lr=1e-4)
     gain = forest.sum_R(policy.forward(forest).logp_M) - before
     assert gain[better] > 1e-3
     assert gain[1 - better] < -1e-3
 
 
-def kl_after(kl_coef: float, estimator: KL, steps: int = 12) -> float:
-    """The policy's KL to where it began, in nats a token, after it learned from the same rewards with this coefficient.
+@pytest.mark.parametrize("better", [0, 1])
+@pytest.mark.parametrize("name", JUDGED)
+def test_one_step_raises_the_preferred_answer_over_the_other(name: str, better: int) -> None:
+    """By log-prob, or by reward. Two groups, so that one has another's prompt beside it."""
+    algorithm, writer = JUDGED[name], worlds.make_policy(settings=LocalSettings(layout="forest"))
+    group = replace(two_answers(writer, better), tiers=(better, 1 - better))
+    groups = [group, replace(group, prompt=Prompt("other", (8, 9, 7, 4), "other"))]
+    policy = worlds.make_policy(settings=LocalSettings(layout="forest"), needs=algorithm.needs)
+    forest = worlds.prepared(algorithm, groups, writer, temperature=1.0, before=writer)
+
+    def said() -> Tensor:
+        out = policy.forward(forest)
+        return forest.sum_R(out.logp_M) if out.reward_R is None else out.reward_R
+
+    before = said()
+    update(policy, [(forest, algorithm.loss)], WHOLE, lr=1e-4)
+    gain = (said() - before).view(2, 2)
+    assert (gain[:, better] - gain[:, 1 - better] > 1e-3).all()
+
+
+def kl_after(algorithm: GRPO | PPO, steps: int = 12) -> float:
+    """The policy's KL to where it began, in nats a token, after it learned from the same rewards.
 
     The estimate that is read is k3 over tokens that the policy has just written, whichever it learned with."""
-    policy = worlds.make_policy()
+    policy = fresh(algorithm)
     reference = policy.reference()
-    algorithm = GRPO(kl_coef=kl_coef, kl_estimator=estimator)
     prompts = [Prompt(f"p{i}", (4 + i, 9, 3 + 2 * i), "p") for i in range(4)]
     sampling = Sampling(max_tokens=6)
     for step in range(steps):
         groups = [liked(group) for group in policy.snapshot().sample(prompts, 8, sampling, seed=step)]
-        update(policy, worlds.prepared(algorithm, groups, reference, temperature=1.0), algorithm.loss, WHOLE, lr=3e-3)
+        forest = worlds.prepared(algorithm, groups, reference, temperature=1.0, before=policy)
+        update(policy, [(forest, algorithm.loss)], WHOLE, lr=3e-3)
     forest = plant(list(policy.snapshot().sample(prompts, 32, sampling, seed=99)))
     return float(kl_estimate(policy.forward(forest).logp_M, reference.forward(forest).logp_M, "k3").mean())
 
@@ -69,18 +103,27 @@ def liked(group: Group) -> Group:
     return replace(group, responses=tuple(replace(response, score=Score(share(response))) for response in group.responses))
 
 
-@pytest.fixture(scope="module")
-def free_kl() -> float:
-    return kl_after(0.0, "k3")
+@lru_cache
+def free_kl(kind: type[GRPO] | type[PPO]) -> float:
+    return kl_after(GRPO() if kind is GRPO else PPO(kl_coef=0.0, missing_eos_score=None))
+
+
+def assert_lowered(free: float, some: float, much: float) -> None:
+    print(f"KL {free:.4f} without, {some:.4f} with some, {much:.4f} with much, nats a token")
+    assert free > 0.01
+    assert some < 0.8 * free
+    assert much < 0.5 * some
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
-def test_a_larger_coefficient_lowers_kl(estimator: KL, free_kl: float) -> None:
-    some, much = kl_after(0.3, estimator), kl_after(3.0, estimator)
-    print(f"{estimator}: KL {free_kl:.4f} without, {some:.4f} with 0.3, {much:.4f} with 3 nats a token")
-    assert free_kl > 0.01
-    assert some < 0.8 * free_kl
-    assert much < 0.5 * some
+def test_a_larger_coefficient_lowers_kl(estimator: KL) -> None:
+    some, much = (kl_after(GRPO(kl_coef=coef, kl_estimator=estimator)) for coef in (0.3, 3.0))
+    assert_lowered(free_kl(GRPO), some, much)
+
+
+def test_a_larger_coefficient_in_the_reward_lowers_kl() -> None:
+    some, much = (kl_after(PPO(kl_coef=coef, missing_eos_score=None)) for coef in (0.1, 3.0))
+    assert_lowered(free_kl(PPO), some, much)
 
 
 def gold_answer(task: object, row: Example) -> str:

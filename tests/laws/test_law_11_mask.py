@@ -9,7 +9,8 @@ import pytest
 import torch
 import worlds
 
-from ikusei.backends.local import LocalPolicy
+from ikusei.algos.ppo import PPO
+from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import plant
 from ikusei.loops.steps import update
 from ikusei.protocols import Algorithm
@@ -17,6 +18,8 @@ from ikusei.text.chat import continuation, render
 from ikusei.types import Example, Group, Prompt, Sampling
 
 LM = worlds.ALGORITHMS["language modelling"]
+FOREST = LocalSettings(layout="forest")
+REFERENCE = worlds.make_policy(settings=FOREST, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,7 @@ def rows_with_gradient(policy: LocalPolicy, algorithm: Algorithm, groups: Sequen
     """The norm of the loss's gradient at the body's output, for each row that was laid out."""
     outputs: list[torch.Tensor] = []
     hook = policy.causal.model.base_model.register_forward_hook(lambda module, args, out: outputs.append(out.last_hidden_state))
-    forest = worlds.prepared(algorithm, groups, worlds.make_policy(seed=1))
+    forest = worlds.step_of(algorithm, groups, REFERENCE)
     outputs.clear()
     result = algorithm.loss(policy.causal.outputs(forest), forest)
     hook.remove()
@@ -46,12 +49,33 @@ def laid_out(groups: Sequence[Group]) -> list[bool]:
     return rows
 
 
-@pytest.mark.parametrize("name", ["language modelling", "grpo k2 sequence"])
+def computed(algorithm: Algorithm, groups: Sequence[Group]) -> list[Group]:
+    return [group for group in worlds.judged(algorithm, groups) if algorithm.keep(group)]
+
+
+@pytest.mark.parametrize("name", ["language modelling", "grpo k2 sequence", "dpo nll, length", "orpo", "kto", "online dpo", "ppo"])
 def test_only_rows_that_predict_a_scored_token_get_gradient(name: str, groups: list[Group]) -> None:
-    norm_N = rows_with_gradient(worlds.make_policy(), worlds.ALGORITHMS[name], groups)[0]
-    assert (norm_N > 0).tolist() == laid_out(groups)
-    assert any(laid_out(groups))
-    assert not all(laid_out(groups))
+    algorithm = worlds.ALGORITHMS[name]
+    if isinstance(algorithm, PPO):  # whose clipped tokens have no gradient either
+        algorithm = replace(algorithm, clip=1e4, clip_value=1e4)
+    norm_N = rows_with_gradient(worlds.make_policy(settings=FOREST, needs=algorithm.needs), algorithm, groups)[0]
+    expected = laid_out(computed(algorithm, groups))
+    assert (norm_N > 0).tolist() == expected
+    assert any(expected)
+    assert not all(expected)
+
+
+@pytest.mark.parametrize("name", ["bradley terry", "plackett luce"])
+def test_only_the_last_row_of_each_response_gets_gradient(name: str, groups: list[Group]) -> None:
+    """Of a reward model, whatever the mask says."""
+    algorithm = worlds.ALGORITHMS[name]
+    norm_N = rows_with_gradient(worlds.make_policy(settings=FOREST, needs=algorithm.needs), algorithm, groups)[0]
+    expected = []
+    for group in computed(algorithm, groups):
+        expected += [False] * len(group.prompt.tokens)
+        for response in group.responses:
+            expected += [False] * (len(response.tokens) - 1) + [True]
+    assert (norm_N > 0).tolist() == expected
 
 
 def test_padded_rows_too(groups: list[Group]) -> None:
@@ -101,7 +125,7 @@ def test_the_end_token_is_trained() -> None:
     forest = plant([group])
     before = float(policy.forward(forest).logp_M[-1])
     for _ in range(8):
-        update(policy, forest, LM.loss, 1 << 20, lr=1e-2)
+        update(policy, [(forest, LM.loss)], 1 << 20, lr=1e-2)
     assert float(policy.forward(forest).logp_M[-1]) > max(before + 1, -1.0)
 
 
@@ -122,12 +146,12 @@ def test_nothing_scored_is_an_error(groups: list[Group]) -> None:
     assert not any(LM.keep(group) for group in blank)
 
 
-def test_a_response_without_scored_tokens_costs_nothing(groups: list[Group]) -> None:
-    """Beside scored ones it is laid out, and neither the loss nor a gradient is a NaN, in every algorithm."""
-    first = groups[0].responses[0]
+@pytest.mark.parametrize("name", worlds.ALGORITHMS)
+def test_a_response_without_scored_tokens_costs_nothing(name: str, groups: list[Group]) -> None:
+    """Beside scored ones it is laid out, and neither the loss nor a gradient is a NaN."""
+    first, algorithm = groups[0].responses[0], worlds.ALGORITHMS[name]
     mixed = [replace(groups[0], responses=(replace(first, mask=(False,) * len(first.tokens)), *groups[0].responses[1:])), *groups[1:]]
-    for name, algorithm in worlds.ALGORITHMS.items():
-        policy = worlds.make_policy()
-        metrics = policy.forward_backward(worlds.prepared(algorithm, mixed, worlds.make_policy(seed=1)), algorithm.loss)
-        assert all(torch.isfinite(torch.tensor(list(metrics.values())))), name
-        assert all(torch.isfinite(grad).all() for grad in worlds.gradients(policy).values()), name
+    policy = worlds.make_policy(settings=FOREST, needs=algorithm.needs)
+    metrics = policy.forward_backward(worlds.step_of(algorithm, mixed, REFERENCE), algorithm.loss)
+    assert all(torch.isfinite(torch.tensor(list(metrics.values()))))
+    assert all(torch.isfinite(grad).all() for grad in worlds.gradients(policy).values())

@@ -12,9 +12,14 @@ import torch
 import worlds
 
 from ikusei.algos.grpo import GRPO
-from ikusei.backends.local import LocalPolicy, LocalSettings
+from ikusei.algos.kto import KTO
+from ikusei.algos.lm import LanguageModelling
+from ikusei.algos.online_dpo import OnlineDPO
+from ikusei.algos.ppo import PPO
+from ikusei.backends.local import LocalPolicy, LocalReference, LocalSettings
 from ikusei.forest import Forest, Loss, Outputs, count, plant
 from ikusei.guard.workers import RewardSpec, RewardWorkers
+from ikusei.loops.asked import Before
 from ikusei.loops.data import Rows
 from ikusei.loops.online import Online, OnlineSettings
 from ikusei.loops.steps import StopAsked
@@ -24,6 +29,11 @@ from ikusei.text.tokenizer import make_character_tokenizer
 from ikusei.types import Group, Sampling, Score
 
 GRPOS = {name: algorithm for name, algorithm in worlds.ALGORITHMS.items() if isinstance(algorithm, GRPO)}
+PREFERENCES = {
+    name: algorithm
+    for name, algorithm in worlds.ALGORITHMS.items()
+    if not isinstance(algorithm, (GRPO, PPO, LanguageModelling, KTO, OnlineDPO))
+}
 DECAY = LocalSettings(weight_decay=0.1)
 
 
@@ -69,8 +79,12 @@ def loop(policy: LocalPolicy, algorithm: Algorithm, **settings: Any) -> Online:
     rows = Rows(task, make_character_tokenizer(), 0)
     workers = RewardWorkers([RewardSpec("exact", "exact")])  # not started
     chosen = OnlineSettings(**{"lr": 1e-2, **settings})
-    reference = worlds.make_policy(seed=1) if "reference" in algorithm.needs else None
-    return Online(policy, rows, workers, algorithm, Sampling(temperature=worlds.TEMPERATURE), chosen, 0, reference)
+    return Online(policy, rows, workers, algorithm, Sampling(temperature=worlds.TEMPERATURE), chosen, 0, before(policy, algorithm))
+
+
+def before(policy: LocalPolicy, algorithm: Algorithm) -> Before:
+    reference = LocalReference(worlds.make_policy(seed=1).frozen_copy()) if "reference" in algorithm.needs else None
+    return Before(algorithm.needs, policy, reference, 1 << 20)
 
 
 def learn(online: Online, number: int, groups: Sequence[Group]) -> dict[str, float]:
@@ -97,6 +111,28 @@ def test_loss_and_gradients(name: str) -> None:
 def test_a_kl_term_keeps_every_group() -> None:
     for algorithm in GRPOS.values():
         assert [algorithm.keep(group) for group in some_teach_nothing()] == [algorithm.kl_coef > 0 or i % 2 == 1 for i in range(6)]
+    for algorithm in (PPO(), PPO(kl_coef=0.0)):  # and a critic learns from each
+        assert all(algorithm.keep(group) for group in some_teach_nothing())
+
+
+@pytest.mark.parametrize("name", PREFERENCES)
+def test_groups_without_a_pair(name: str) -> None:
+    """Responses that nobody ranked, or that are all of one tier, teach nothing, and count among the responses and the groups."""
+    algorithm = PREFERENCES[name]
+    groups = worlds.ranked(worlds.make_groups(worlds.Shape(8, (1, 9), (2, 4), (1, 8)), seed=4))
+    groups[4] = replace(groups[4], tiers=(1,) * len(groups[4].responses))
+    kept = [group for group in groups if algorithm.keep(group)]
+    assert len(kept) == (6 if "ties" in name else 5)
+    reference, found = worlds.make_policy(seed=1), []
+    for chosen in (kept, groups):
+        policy = worlds.make_policy(settings=LocalSettings(layout="forest"), needs=algorithm.needs)
+        forest = worlds.prepared(algorithm, chosen, reference, count(groups))
+        found.append((policy.forward_backward(forest, algorithm.loss), worlds.gradients(policy)))
+    (metrics, grads), (whole_metrics, whole_grads) = found
+    for each in (metrics, whole_metrics):
+        each.pop("mean_reward", None)  # of what was computed
+    worlds.assert_metrics(metrics, whole_metrics)
+    worlds.assert_close(grads, whole_grads)
 
 
 def test_the_denominators_matter() -> None:
@@ -161,7 +197,8 @@ def test_the_whole_loop(tmp_path: Path) -> None:
         settings = OnlineSettings(steps=3, prompts_per_step=6, num_responses=3, lr=1e-3)
         with RewardWorkers([RewardSpec("early", f"{tmp_path}/marks.py:early")]) as workers:
             sampling = Sampling(temperature=0.9, max_tokens=6)
-            online = Online(policy, Rows(task, policy.tokenizer, 0), workers, algorithm, sampling, settings, 0)
+            rows = Rows(task, policy.tokenizer, 0)
+            online = Online(policy, rows, workers, algorithm, sampling, settings, 0, before(policy, algorithm))
             steps = list(online.steps(0, {}, StopAsked()))
         losses.append([step.metrics["loss"] for step in steps])
         kept.append([sum(step.kept) for step in steps])

@@ -1,7 +1,7 @@
 """What the laws run against: the lists that a new policy, sampler, algorithm or architecture joins, and groups without any symmetry.
 
-A symmetric world lets mistakes through, so here lengths differ, masks have holes, weights are not 1, and the policy, the one that wrote
-(old) and the reference are three different ones.
+A symmetric world lets mistakes through, so here lengths differ, masks have holes, weights are not 1, rankings have ties, and the policy,
+the one that wrote (old) and the reference are three different ones.
 """
 
 from __future__ import annotations
@@ -9,18 +9,37 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from ikusei.algos.apo import APO
+from ikusei.algos.bradley_terry import BradleyTerry
+from ikusei.algos.dpo import DPO
 from ikusei.algos.grpo import GRPO
+from ikusei.algos.hinge import Hinge
+from ikusei.algos.ipo import IPO
+from ikusei.algos.kto import KTO
 from ikusei.algos.lm import LanguageModelling
+from ikusei.algos.online_dpo import OnlineDPO
+from ikusei.algos.orpo import ORPO
+from ikusei.algos.plackett_luce import PlackettLuce
+from ikusei.algos.ppo import PPO
+from ikusei.algos.robust_dpo import RobustDPO
+from ikusei.algos.simpo import SimPO
 from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import Forest, Totals, count, plant
-from ikusei.protocols import Algorithm, Reference, Sampler
+from ikusei.protocols import Algorithm, Asked, Sampler
 from ikusei.text.tokenizer import make_character_tokenizer
-from ikusei.types import Group, Prompt, Response, Score
+from ikusei.types import Group, Prompt, Response, Score, Stop
 
 VOCABULARY = 97
 CONTEXT = 96
@@ -46,6 +65,26 @@ ALGORITHMS: dict[str, Algorithm] = {
     "grpo k2 sequence": GRPO(kl_coef=0.2, kl_estimator="k2", aggregate="sequence", clip_high=0.28),
     "grpo k3": GRPO(kl_coef=0.4, kl_estimator="k3", clip_low=0.15, clip_high=0.28),
     "language modelling": LanguageModelling(),
+    "dpo": DPO(beta=0.3),
+    "dpo smoothed": DPO(beta=0.2, label_smoothing=0.15),
+    "dpo per token": DPO(beta=4.0, per_token=True),
+    "dpo nll, length": DPO(beta=0.1, nll_coef=0.7, length_coef=0.05),
+    "robust dpo": RobustDPO(beta=0.2, flip_rate=0.15),
+    "ipo": IPO(tau=0.2),
+    "ipo per token": IPO(tau=0.6, per_token=True),
+    "hinge": Hinge(beta=0.2),
+    "apo zero": APO(beta=0.2),
+    "apo down": APO(beta=0.15, kind="down"),
+    "simpo": SimPO(beta=2.5, gamma=0.8),
+    "orpo": ORPO(coef=0.4),
+    "kto": KTO(beta=0.2, desirable_weight=1.3, undesirable_weight=0.6),
+    "online dpo": OnlineDPO(beta=0.25),
+    "bradley terry": BradleyTerry(),
+    "bradley terry centred, ties": BradleyTerry(center_coef=0.05, ties="half"),
+    "plackett luce": PlackettLuce(),
+    "ppo": PPO(kl_coef=0.3, vf_coef=0.5),
+    "ppo whitened": PPO(whiten_rewards=True, missing_eos_score=None, clip=0.1, clip_value=0.4, gamma=0.9),
+    "ppo adaptive": PPO(kl_coef=0.1, target_kl=2.0, clip_value=0.05),
 }
 
 _SMALL = {
@@ -92,20 +131,39 @@ class Ids:
 IDS: Any = Ids()
 
 
-def make_model(name: str, seed: int = 0, attention: str | None = None) -> PreTrainedModel:
+def make_model(name: str, seed: int = 0, attention: str | None = None, reward: bool = False) -> PreTrainedModel:
     """Fresh weights that depend on the seed alone. Norms and biases, which begin at 1 and 0, are moved too."""
     _, kind, config = ARCHITECTURES[name]
     torch.manual_seed(seed)
     chosen = {} if attention is None else {"attn_implementation": attention}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **config), dtype=torch.float32, **chosen)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    loader = AutoModelForSequenceClassification if reward else AutoModelForCausalLM
+    config = AutoConfig.for_model(kind, **config, **({"num_labels": 1, "reward_bias": 0.2} if reward else {}))
+    model = loader.from_config(config, dtype=torch.float32, **chosen)
+    jitter(model)
     return model
 
 
-def make_policy(name: str = "qwen3", settings: LocalSettings | None = None, seed: int = 0) -> LocalPolicy:
-    return LocalPolicy(make_model(name, seed), IDS, settings or LocalSettings())
+def make_policy(
+    name: str = "qwen3", settings: LocalSettings | None = None, seed: int = 0, needs: frozenset[str] = frozenset()
+) -> LocalPolicy:
+    """With what the algorithm needs; a critic's weights, which begin at 0 or at the policy's, are moved."""
+    policy = LocalPolicy(make_model(name, seed, reward="reward" in needs), IDS, settings or LocalSettings(), needs)
+    if policy.critic is not None:
+        torch.manual_seed(seed + 50)
+        jitter(policy.critic)
+    return policy
+
+
+def jitter(module: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+
+
+@lru_cache(maxsize=1)
+def bystander() -> LocalPolicy:
+    """A policy as it was before the step, whose values and mismatched log-probs are known to every test."""
+    return make_policy(settings=LocalSettings(layout="forest"), seed=2, needs=frozenset({"value"}))
 
 
 def make_talker(seed: int = 0, **settings: Any) -> LocalPolicy:
@@ -150,7 +208,33 @@ def _response(chance: random.Random, length: int, r: int) -> Response:
     tokens = tuple(chance.randrange(VOCABULARY) for _ in range(length))
     mask = tuple(t == 0 or chance.random() < 0.7 for t in range(length)) if r % 3 else (chance.random() < 0.5, *(True,) * (length - 1))
     logprobs = tuple(chance.uniform(-6.0, -1.0) for _ in range(length))
-    return Response(tokens, mask, " ".join(map(str, tokens)), logprobs, score=Score(chance.choice([0.0, 0.3, 1.0]) + 0.01 * r))
+    stops: tuple[Stop, ...] = ("eos", "length", "stop")
+    score = Score(chance.choice([0.0, 0.3, 1.0]) + 0.01 * r)
+    return Response(tokens, mask, " ".join(map(str, tokens)), logprobs, stop=stops[r % 3], score=score)
+
+
+def ranked(groups: Sequence[Group], seed: int = 6) -> list[Group]:
+    """The groups as people judged them: most have a ranking with ties in it, some of these a margin or labels; every fourth has labels
+    alone, so that it is no pair and teaches only those who learn from labels."""
+    chance, judged = random.Random(seed), []
+    for g, group in enumerate(groups):
+        labelled = tuple(replace(response, label=chance.choice([-1.0, 0.0, 0.5, 1.0])) for response in group.responses)
+        tiers = [chance.randrange(3) for _ in labelled]
+        tiers[0] += len(set(tiers)) == 1  # one pair at least
+        alone = g % 4 == 3
+        margin = 0.3 + 0.1 * g if g % 2 == 0 else None
+        judged.append(
+            replace(group, tiers=None if alone else tuple(tiers), margin=margin, responses=labelled if g % 4 in (1, 3) else group.responses)
+        )
+    return judged
+
+
+def judged(algorithm: Algorithm, groups: Sequence[Group]) -> list[Group]:
+    """The groups as this algorithm gets them: ranked by people, by their totals, or as they are."""
+    if "tiers" in algorithm.needs:
+        order = [sorted(set(group.totals), reverse=True) for group in groups]
+        return [replace(group, tiers=tuple(map(best.index, group.totals))) for group, best in zip(groups, order, strict=True)]
+    return list(groups) if isinstance(algorithm, (GRPO, LanguageModelling, PPO)) else ranked(groups)
 
 
 def with_logprobs(groups: Sequence[Group], logp_RT: Sequence[Sequence[float]], noise: float, seed: int = 5) -> list[Group]:
@@ -161,26 +245,57 @@ def with_logprobs(groups: Sequence[Group], logp_RT: Sequence[Sequence[float]], n
 
 
 def prepared(
-    algorithm: Algorithm, groups: Sequence[Group], reference: Reference, totals: Totals | None = None, temperature: float = TEMPERATURE
+    algorithm: Algorithm,
+    groups: Sequence[Group],
+    reference: Asked,
+    totals: Totals | None = None,
+    temperature: float = TEMPERATURE,
+    before: Asked | None = None,
 ) -> Forest:
-    """The forest of a step with every stream that the algorithm asks for, as the online loop makes it."""
+    """The forest of a step with every stream that the algorithm asks for, as the loops make it. `before` is the policy before the step,
+    who is asked for values and for mismatched log-probs; without it, `bystander` is."""
+    before = before or bystander()
     forest = plant(groups, totals or count(groups), temperature)
-    streams = {"old_logp_M": forest["sampled_logp_M"]} if "old" in algorithm.needs else {}
+    streams: dict[str, torch.Tensor] = {"old_logp_M": forest["sampled_logp_M"]} if "old" in algorithm.needs else {}
     if "reference" in algorithm.needs:
         streams["ref_logp_M"] = reference.forward(forest).logp_M
+    if "value" in algorithm.needs:
+        value_M = before.forward(forest).value_M
+        assert value_M is not None
+        streams["old_value_M"] = value_M
+    if "mismatched" in algorithm.needs:
+        others = plant(mismatched(groups), forest.totals, temperature)
+        streams |= {"other_logp_M": before.forward(others).logp_M, "other_ref_logp_M": reference.forward(others).logp_M}
     forest = forest.with_streams(streams)
     return forest.with_streams(algorithm.credit(groups, forest, algorithm.start()))
 
 
+def step_of(algorithm: Algorithm, groups: Sequence[Group], reference: Asked) -> Forest:
+    """The whole way of a step: the groups as the algorithm gets them, those that it keeps, and the denominators of all of them."""
+    whole = judged(algorithm, groups)
+    return prepared(algorithm, [group for group in whole if algorithm.keep(group)], reference, count(whole))
+
+
+def mismatched(groups: Sequence[Group]) -> list[Group]:
+    """Each group's responses after the prompt of the group before it; the first's after the last's."""
+    return [replace(group, prompt=groups[g - 1].prompt) for g, group in enumerate(groups)]
+
+
+def parameters(policy: LocalPolicy) -> dict[str, torch.nn.Parameter]:
+    """Those of the model by their names, and those of its critic."""
+    critic = {} if policy.critic is None else {f"critic.{name}": p for name, p in policy.critic.named_parameters()}
+    return {**dict(policy.causal.model.named_parameters()), **critic}
+
+
 def gradients(policy: LocalPolicy) -> dict[str, torch.Tensor]:
     """Every parameter's gradient, zeros where there is none; they are then forgotten."""
-    found = {name: torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for name, p in policy.causal.model.named_parameters()}
+    found = {name: torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for name, p in parameters(policy).items()}
     policy.zero_grad()
     return found
 
 
 def weights(policy: LocalPolicy) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in policy.causal.model.named_parameters()}
+    return {name: p.detach().clone() for name, p in parameters(policy).items()}
 
 
 def assert_close(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], relative: float = 1e-5) -> None:

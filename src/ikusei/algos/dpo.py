@@ -1,0 +1,64 @@
+"""DPO and its switches: cDPO, the length-normalised form, R-DPO and DPO + NLL are named values of one class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ikusei.forest import Forest, Loss, Outputs
+from ikusei.maths import preference_loss, preference_metrics
+from ikusei.types import Group
+
+
+@dataclass(frozen=True)
+class DPO:
+    """Direct Preference Optimization: the policy is its own reward model.   arXiv:2305.18290
+
+        d(y)   = log pi(y) - log ref(y)                 a sum over the response's scored tokens, its end token among them
+        margin = beta (d(chosen) - d(rejected))
+        L      = -log sigmoid(margin), mean over pairs
+
+    Each switch adds to this:
+        label_smoothing e    -(1 - e) log sigmoid(margin) - e log sigmoid(-margin): cDPO, a share e of the labels is wrong
+        per_token            d(y) / |y|: length-normalised DPO (Tulu 3, arXiv:2411.15124); beta must be about |y| times larger, say 5
+        nll_coef a           + a (-log pi(chosen) / |chosen|): DPO + NLL (arXiv:2404.19733), which holds the chosen one up; a = 1 there
+        length_coef a        margin + a (|chosen| - |rejected|): R-DPO (arXiv:2403.19159), what length explains is not learned
+
+    A ranking of K gives all its pairs. Left out: LD-DPO and WPO.
+    """
+
+    supervised: ClassVar[bool] = True
+
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+    per_token: bool = False
+    nll_coef: float = 0.0
+    length_coef: float = 0.0
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"reference"})
+
+    def start(self) -> Mapping[str, Any]:
+        return {}
+
+    def keep(self, group: Group) -> bool:
+        return bool(group.pairs)
+
+    def credit(self, groups: Sequence[Group], forest: Forest, state: Mapping[str, Any]) -> dict[str, Tensor]:
+        return {}
+
+    def loss(self, out: Outputs, forest: Forest) -> Loss:
+        better_P, worse_P, length_R = forest.better_P, forest.worse_P, forest.length_R.clamp(min=1)
+        logp_R, ahead_R = forest.sum_R(out.logp_M), forest.sum_R(out.logp_M - forest["ref_logp_M"])
+        reward_R = self.beta * (ahead_R / length_R if self.per_token else ahead_R)
+        margin_P = reward_R[better_P] - reward_R[worse_P] + self.length_coef * (length_R[better_P] - length_R[worse_P])
+        loss_P = preference_loss(margin_P, self.label_smoothing) - self.nll_coef * (logp_R / length_R)[better_P]
+        value = (loss_P * forest.weight_P).sum() / forest.totals.pairs
+        return Loss(value, preference_metrics(reward_R, logp_R, better_P, worse_P, forest.totals.pairs))
+
+    def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
+        return state
