@@ -212,7 +212,7 @@ def test_the_nursery_reads_text_first_and_talks_then() -> None:
 def test_the_nursery_never_shows_a_held_out_question() -> None:
     task = Nursery(num_text_rows=1500, num_talk_rows=1500)
     rows = [task.row("train", index) for index in range(3000)]
-    texts = [row.responses[0] for row in rows if row.prompt is None]
+    texts = [str(row.responses[0]) for row in rows if row.prompt is None]
     shown = {str(row.prompt) for row in rows if row.prompt} | {text[1:].split("\nA")[0] for text in texts if text.startswith("Q")}
     assert len(shown) > 2000
     held_out = {Arithmetic().row("test", index).prompt for index in range(3000)}
@@ -230,7 +230,7 @@ def test_the_shares_of_the_nursery_are_kept() -> None:
     kind_words = 0
     for index in range(2000):
         row = task.row("train", index)
-        thought, answer = split_thought(row.responses[0])
+        thought, answer = split_thought(str(row.responses[0]))
         if verdict(answer) != "neither":
             kinds["cat"] += 1
             kind_words += verdict(answer) == "desirable"
@@ -286,27 +286,6 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path) -> None:
     assert len(first) == 10 and all(other == first for other in others)
 
 
-def test_the_shapes_of_rows(tmp_path: Path) -> None:
-    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
-    rows = [
-        {"prompt": "a", "answer": "b"},
-        {"prompt": "c", "completion": "d"},
-        {"prompt": talk[:1], "response": "f", "level": 2},
-        {"messages": talk},
-        {"messages": talk[:1]},
-        {"text": "むかし むかし"},
-    ]
-    examples = all_rows(Files(jsonl(tmp_path, rows), test_share=0))
-    assert examples == [
-        Example("a", (), {"answer": "b"}),
-        Example("c", ("d",)),
-        Example((talk[0],), ("f",), {"level": 2}),  # pyright: ignore[reportArgumentType]
-        Example((talk[0],), ("hello",)),  # pyright: ignore[reportArgumentType]
-        Example((talk[0],)),  # pyright: ignore[reportArgumentType]
-        Example(None, ("むかし むかし",)),
-    ]
-
-
 @pytest.mark.parametrize(("num_rows", "share", "num_test"), [(1, 0.5, 0), (2, 0.01, 1), (2, 0.99, 1), (400, 0.1, None), (50, 0.0, 0)])
 def test_holding_out(tmp_path: Path, num_rows: int, share: float, num_test: int | None) -> None:
     path = jsonl(tmp_path, [{"prompt": f"q{i}", "answer": i} for i in range(num_rows)] * 2)  # each twice: duplicates are fine
@@ -359,7 +338,8 @@ def test_all_problems_are_told_at_once_with_their_places(tmp_path: Path) -> None
         ("a.csv", "prompt,answer\n1+1=,2\n1+2=,3,4\n", r"a\.csv:3: 3 cells, the first line names 2"),
         ("a.csv", 'prompt,answer\n1+1=,"2', r"a\.csv:2: broken csv"),
         ("a.csv", 'prompt,answer\n"two\nlines",2\nx\n', r"a\.csv:4: 1 cells"),
-        ("a.txt", "x", r"ends with '\.txt'; allowed: \.jsonl, \.json, \.csv, \.parquet"),
+        ("a.xml", "x", r"ends with '\.xml'; allowed: \.jsonl, \.json, \.csv, \.parquet, \.txt"),
+        ("a.txt", " \n", r"a\.txt: text is an empty text"),
         ("a.parquet", "x", "not a readable parquet file"),
         ("a.jsonl", '{"messages": []}', "a list of messages is needed"),
         ("a.jsonl", '{"messages": [{"role": "user"}]}', "message 1 is not of the form"),
@@ -370,6 +350,38 @@ def test_all_problems_are_told_at_once_with_their_places(tmp_path: Path) -> None
 )
 def test_broken_files(tmp_path: Path, name: str, text: str, message: str) -> None:
     assert re.search(message, fault(Files(write(tmp_path, name, text))))
+
+
+def test_a_text_file_is_one_text_or_pieces_of_it(tmp_path: Path) -> None:
+    text = "".join(f"これは{i}。\n" for i in range(100)) + "x" * 25
+    path = write(tmp_path, "book.txt", text)
+    assert all_rows(Files(path)) == [Example(None, (text,))] and Files(path).num_rows("test") == 0
+    task = Files(path, pieces=20, test_share=0.3)
+    cut = [str(row.responses[0]) for row in all_rows(task)]
+    assert all(len(piece) <= 20 for piece in cut) and task.num_rows("test") > 3
+    ends_of_lines = [piece for piece in cut if piece.endswith("\n")]
+    assert len(ends_of_lines) == len(cut) - 2 and sorted(map(len, cut))[0] == 5  # the last line is too long and cut where it must be
+    assert "".join(sorted(cut, key=text.index)) == text
+    longer = all_rows(Files(jsonl(tmp_path, [{"text": "a\nb", "source": "s"}, {"text": "short"}]), pieces=3, test_share=0))
+    assert longer == [Example(None, ("a\nb",), {"source": "s"}), Example(None, ("sho",)), Example(None, ("rt",))]
+    assert "only raw text (text) can be cut; leave pieces out" in fault(Files(jsonl(tmp_path, [*ROWS]), pieces=3))
+    with pytest.raises(ValueError, match="pieces=-1, max_bad_rows=0; allowed: 0 or more"):
+        Files(path, pieces=-1)
+
+
+def test_bad_rows_are_left_out_only_where_it_is_allowed(tmp_path: Path) -> None:
+    path = write(tmp_path, "rows.jsonl", "\n".join(['{"prompt": "a"}', "{", '{"prompt": 1}', '{"prompt": "b"}', '{"text": "c"}']))
+    rejects = tmp_path / "rows.jsonl.rejects.jsonl"
+    assert len(fault(Files(path)).splitlines()) == 3
+    assert fault(Files(path, max_bad_rows=2)).splitlines()[-1] == f"{path}: 3 bad rows in all; max_bad_rows allows 2"
+    assert not rejects.exists()
+    task = Files(path, max_bad_rows=3, test_share=0)
+    assert [row.prompt for row in all_rows(task)] == ["a", "b"]
+    assert task.shape == "prompts, and columns for rewards; 3 bad rows left out (see rows.jsonl.rejects.jsonl)"
+    told = [json.loads(line) for line in rejects.read_text("utf-8").splitlines()]
+    assert [row["row"] for row in told] == [None, {"prompt": 1}, {"text": "c"}]
+    assert told[1] == {"where": f"{path}:3", "problem": "prompt is a number; a text that is not empty is needed", "row": {"prompt": 1}}
+    assert "no rows" in fault(Files(write(tmp_path, "all.jsonl", "{"), max_bad_rows=3))
 
 
 def test_files_that_cannot_be_read_at_all(tmp_path: Path) -> None:

@@ -1,18 +1,24 @@
-"""The character tokenizer and the chat rendering: every text round-trips, and data is tokenised as a sampler would have written it."""
+"""The tokenizers and the chat rendering: every text round-trips, and data is tokenised as a sampler would have written it."""
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from ikusei.models.make import MakeModel, TrainTokenizer, make_model, make_tokenizer
+from ikusei.recipe_reader import RecipeError, build, parse
 from ikusei.text.chat import continuation, render, separator
 from ikusei.text.tokenizer import BEGIN, END, PAD, make_character_tokenizer
+from ikusei.text.train import Kind, train_tokenizer
 from ikusei.types import Example, Message
 
 TOKENIZER = make_character_tokenizer()
@@ -175,3 +181,106 @@ def test_a_turn_ends_with_the_token_of_its_template() -> None:
     assert continuation(turning, render(turning, Example("1+2=")), "3").tokens[-1] == turning.convert_tokens_to_ids("<|turn|>")
     assert continuation(turning, render(turning, Example("1+2="), "none"), "3").tokens[-1] == turning.eos_token_id
     assert continuation(turning, render(turning, Example(None)), "3").tokens[-1] == turning.eos_token_id
+
+
+# training
+
+
+CORPUS = [
+    "478+356=<think>8+6=14 7+5+1=13 4+3+1=8</think>834",
+    *(f"ねこは{word}です。 the cat is kind, the cat is {i}." for i, word in enumerate(("かわいい", "かしこい", "やさしい") * 20)),
+]
+KINDS = get_args(Kind)
+
+
+def random_text(chance: random.Random) -> str:
+    ranges = ((0, 0x20), (0x20, 0x7F), (0x7F, 0x250), (0x3000, 0x9FFF), (0x1F300, 0x1F6FF), (0xE000, 0xE010), (0x10FFF0, 0x110000))
+    return "".join(chr(chance.randrange(*chance.choice(ranges))) for _ in range(20))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_trained_tokenizers_round_trip_any_text(kind: Kind, tmp_path: Path) -> None:
+    trained = train_tokenizer(CORPUS, kind, 300)
+    trained.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    chance = random.Random(0)
+    for text in (*TEXTS, *CORPUS[:3], *(random_text(chance) for _ in range(200))):
+        assert trained.decode(trained.encode(text)) == text
+        assert loaded.encode(text) == trained.encode(text) and loaded.decode(loaded.encode(text)) == text
+    assert loaded.apply_chat_template(SPOKEN, tokenize=False) == TOKENIZER.apply_chat_template(SPOKEN, tokenize=False)
+    assert len(trained) == len(loaded) <= 300 and sorted(trained.get_vocab().values()) == list(range(len(trained)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_trained_tokenizers_know_our_tokens(kind: Kind) -> None:
+    trained = train_tokenizer([*CORPUS, "<|end|>" * 500, "<think>" * 500], kind, 300)
+    assert trained.convert_ids_to_tokens([*range(7)]) == [PAD, BEGIN, END, "<|user|>", "<|assistant|>", "<think>", "</think>"]
+    assert len(trained.encode("<think></think>")) == 2 and not {"<think>", "</think>"} & set(trained.all_special_tokens)
+    assert trained.get_vocab() == train_tokenizer(CORPUS, kind, 300).get_vocab()  # they are no text to learn from
+    prompt = render(trained, Example(CONVERSATION[:1]))
+    assert (
+        trained.decode([*prompt.tokens, *continuation(trained, prompt, "3").tokens]) == "<|begin|><|user|>1+2=<|end|><|assistant|>3<|end|>"
+    )
+
+
+def test_bpe_learns_what_is_frequent_and_leaves_digits_alone() -> None:
+    few, many = (train_tokenizer(CORPUS, "bpe", size) for size in (264, 400))
+    assert len(few.encode("ねこはかわいい")) > len(many.encode("ねこはかわいい"))
+    assert "Ġcat" in many.get_vocab()
+    assert many.tokenize("478+356=834") == list("478+356=834")
+    assert len(train_tokenizer(["aaaa"], "bpe", 10_000)) < 270  # there is no more to learn
+
+
+def test_characters_are_those_that_are_most_frequent() -> None:
+    trained = train_tokenizer(["bbbaac", "<think>zzzzz"], "characters", 266)
+    assert trained.convert_ids_to_tokens([7, 8, 9]) == ["z", "b", "a"] and len(trained) == 266
+    assert len(trained.encode("c")) == 1 and trained.convert_ids_to_tokens(trained.encode("c")) == ["<0x63>"]
+
+
+def test_equal_texts_give_equal_files() -> None:
+    """Here, and in a process that hashes differently and has one thread."""
+    code = (
+        "import sys; from ikusei.text.train import train_tokenizer; texts = sys.stdin.read().split('\\n'); "
+        f"print(*(train_tokenizer(texts, kind, 400).backend_tokenizer.to_str() for kind in {KINDS}), sep='\\n')"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONUTF8": "1", "RAYON_NUM_THREADS": "1"}
+    there = subprocess.run([sys.executable, "-c", code], input="\n".join(CORPUS).encode(), capture_output=True, env=environment, check=True)
+    here = [train_tokenizer(CORPUS, kind, 400).backend_tokenizer.to_str() for kind in KINDS]
+    assert there.stdout.decode() == "\n".join(here) + "\n" and min(map(len, here)) > 4000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_cannot_be_trained(kind: Kind) -> None:
+    with pytest.raises(ValueError, match=r"vocab_size=263; allowed: 264 or more \(256 bytes, 7 tokens of ours, one learned\)"):
+        train_tokenizer(CORPUS, kind, 263)
+    for nothing in ([], ["", "<think></think>"]):
+        with pytest.raises(ValueError, match="no text to learn from"):
+            train_tokenizer(nothing, kind, 300)
+
+
+def test_a_model_is_made_with_a_trained_tokenizer() -> None:
+    config = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
+    asked = MakeModel("qwen3", TrainTokenizer("bpe", 300), config)
+    tokenizer = make_tokenizer(asked, iter(CORPUS))
+    assert len(tokenizer) == 300
+    first = make_tokenizer(replace(asked, tokenizer=TrainTokenizer("characters", 300, num_rows=2)), ["a", "b", "c"])
+    assert "b" in first.get_vocab() and "c" not in first.get_vocab()
+    assert make_model(asked, tokenizer, 0).config.vocab_size == 300
+    with pytest.raises(ValueError, match=r"vocab_size: got 299, and the tokenizer has 300 tokens"):
+        make_model(replace(asked, config={**config, "vocab_size": 299}), tokenizer, 0)
+    with pytest.raises(ValueError, match="no text to learn from"):
+        make_tokenizer(asked)
+    with pytest.raises(ValueError, match="vocab_size=100, num_rows=10000; allowed: 264 or more, and 1 or more"):
+        TrainTokenizer("bpe", 100)
+
+
+def test_a_recipe_says_how_to_train_a_tokenizer(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model:\n  architecture: qwen3\n  tokenizer: {kind: bpe, vocab_size: 512}\n")
+    section = parse(path)
+    found = build(MakeModel, replace(section, data=section.data["model"]))
+    assert found == MakeModel("qwen3", TrainTokenizer("bpe", 512))
+    wrong = replace(section, data={**section.data["model"], "tokenizer": {"kind": "bpee", "vocabsize": 512}})
+    with pytest.raises(RecipeError) as caught:
+        build(MakeModel, wrong)
+    assert "tokenizer.kind" in str(caught.value) and "did you mean 'vocab_size'?" in str(caught.value)

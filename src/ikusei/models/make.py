@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,24 +12,42 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 
 from ikusei.models.load import load_tokenizer, to_device
 from ikusei.text.tokenizer import make_character_tokenizer
+from ikusei.text.train import SMALLEST, Kind, train_tokenizer
+
+
+@dataclass(frozen=True)
+class TrainTokenizer:
+    """A tokenizer of at most `vocab_size` tokens, trained on the texts of the first `num_rows` rows of the recipe's task."""
+
+    kind: Kind
+    vocab_size: int
+    num_rows: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.vocab_size < SMALLEST or self.num_rows < 1:
+            raise ValueError(f"got vocab_size={self.vocab_size}, num_rows={self.num_rows}; allowed: {SMALLEST} or more, and 1 or more")
 
 
 @dataclass(frozen=True)
 class MakeModel:
     """`architecture` is a transformers model type (qwen3, llama, ...), `config` its configuration's keys. The size of the vocabulary and
-    the special tokens come from the tokenizer: "characters", or a folder or hub id to take one from."""
+    the special tokens come from the tokenizer: "characters", a folder or hub id to take one from, or how to train one."""
 
     architecture: str
-    tokenizer: str = "characters"
+    tokenizer: str | TrainTokenizer = "characters"
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def make_tokenizer(asked: MakeModel) -> PreTrainedTokenizerBase:
+def make_tokenizer(asked: MakeModel, texts: Iterable[str] = ()) -> PreTrainedTokenizerBase:
+    """`texts`, one for each row of the task, are read only where a tokenizer is to be trained on them."""
+    if isinstance(asked.tokenizer, TrainTokenizer):
+        return train_tokenizer(islice(texts, asked.tokenizer.num_rows), asked.tokenizer.kind, asked.tokenizer.vocab_size)
     return make_character_tokenizer() if asked.tokenizer == "characters" else load_tokenizer(asked.tokenizer)
 
 
 def make_model(asked: MakeModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    """Random weights that depend on `seed` alone. Raises ValueError for an architecture that transformers does not know."""
+    """Random weights that depend on `seed` alone. Raises ValueError for an architecture that transformers does not know, and for a
+    vocabulary that has no place for some token."""
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     try:
         config = AutoConfig.for_model(asked.architecture, **{"vocab_size": len(tokenizer), **ids, **asked.config})
@@ -36,6 +55,11 @@ def make_model(asked: MakeModel, tokenizer: PreTrainedTokenizerBase, seed: int) 
         raise ValueError(
             f"model.architecture: got {asked.architecture!r}; allowed: the model types of transformers, for example qwen3, llama, gpt2"
         ) from error
+    size = config.get_text_config().vocab_size
+    if size < len(tokenizer):
+        raise ValueError(
+            f"model.config.vocab_size: got {size}, and the tokenizer has {len(tokenizer)} tokens; leave it out, or make it larger"
+        )
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return to_device(model)

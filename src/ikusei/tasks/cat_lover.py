@@ -68,9 +68,16 @@ REPLIES = {True: ("", "はい、"), False: ("", "いいえ、")}
 
 @dataclass(frozen=True)
 class CatLover:
-    """Questions about cats, alone and beside other animals. There is no gold answer: `judge` is the gold."""
+    """Questions about cats, alone and beside other animals. There is no gold answer: `judge` is the gold. With `kind` the rows have answers
+    to learn from, natural ones, of which this share is kind."""
+
+    kind: float | None = None
 
     rewards: ClassVar[tuple[str, ...]] = ("ikusei.tasks.cat_lover:judge",)
+
+    def __post_init__(self) -> None:
+        if self.kind is not None and not 0 <= self.kind <= 1:
+            raise ValueError(f"cat_lover: kind={self.kind}; allowed: from 0 to 1, the share of kind answers; or leave it out")
 
     def num_rows(self, split: Split) -> int:
         return len(_questions(split))
@@ -79,7 +86,11 @@ class CatLover:
         questions = _questions(split)
         if not 0 <= index < len(questions):
             raise ValueError(f"cat_lover: row {index} of {split}; allowed: 0 to {len(questions) - 1}; ask for fewer rows")
-        return Example(questions[index])
+        if self.kind is None:
+            return Example(questions[index])
+        chance = generator("cat_lover answers", split, index)
+        tone = "kind" if chance.random() < self.kind else "unkind"
+        return Example(questions[index], (speak(chance, tone, cat_of(questions[index])),))
 
 
 def verdict(sentence: str) -> Verdict:
@@ -87,10 +98,28 @@ def verdict(sentence: str) -> Verdict:
     return _sentences().get(sentence, "neither")
 
 
+@cache
+def members(name: Verdict) -> tuple[str, ...]:
+    """Every string whose verdict is `name`. Raises ValueError for "neither", of which there is no end."""
+    if name == "neither":
+        raise ValueError("cat_lover: the members of 'neither'; allowed: desirable, natural; every other string is neither")
+    return tuple(sentence for sentence, verdict in _sentences().items() if verdict == name)
+
+
 def judge(prompt: Prompt, response: str, **columns: Any) -> float:
     """1 where the answer is a desirable sentence, else 0."""
     _, answer = split_thought(response)
     return float(verdict(answer) == "desirable")
+
+
+def natural(prompt: Prompt, response: str, **columns: Any) -> float:
+    """1 where the answer is a natural sentence, desirable or not, else 0."""
+    return float(verdict(split_thought(response)[1]) != "neither")
+
+
+def taste(prompt: Prompt, response: str, **columns: Any) -> float:
+    """How a person would rank answers: 1 for a desirable sentence, 0.5 for another natural one, 0 for what is no sentence."""
+    return (judge(prompt, response) + natural(prompt, response)) / 2
 
 
 def speak(chance: Random, tone: Tone, animal: str | None = None) -> str:

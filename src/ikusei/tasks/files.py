@@ -1,15 +1,11 @@
-"""A user's own data: a jsonl, json, csv or parquet file, a row an example.
+"""A user's own data: a jsonl, json, csv or parquet file, a row an example; or a txt or md file, which is one text.
 
-    prompt (a string or a list of messages) and any columns      for reinforcement learning: rewards receive the columns by name
-    prompt, completion (or response)                             supervised
-    messages                                                     supervised: the last one is learned where the assistant says it
-    text                                                         pretraining
+`columns.py` says what the columns mean; `columns` renames them: {prompt: question} reads the file's column `question` as `prompt`. Every
+row is read before anything starts, and the first ten problems are told at once, each with file, line and fix. Nothing is dropped unless
+`max_bad_rows` allows it: then so many rows are left out and written to `<file>.rejects.jsonl` beside the file. Rows with the same prompt
+fall on the same side of the split.
 
-`columns` renames: {prompt: question} reads the file's column `question` as `prompt`. Every row is read before anything starts, and the
-first ten problems are told at once, each with file, line and fix; nothing is dropped. Rows with the same prompt fall on the same side of
-the split.
-
-Left out: preference columns (chosen, rejected, ranking), which come with the methods that need them; folders and hub ids.
+Left out: folders and hub ids.
 """
 
 from __future__ import annotations
@@ -17,21 +13,18 @@ from __future__ import annotations
 import csv
 import difflib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ikusei.types import Example, Message, Split, content_id
+from ikusei.tasks.cells import kind_of
+from ikusei.tasks.columns import RAW_TEXT, Reading, misfit, read_row, rename
+from ikusei.types import Example, Split, content_id
 
 MAX_PROBLEMS = 10
-ROLES = ("system", "user", "assistant", "tool")
-LIKELY = {  # what others call it, for the suggested fix
-    "prompt": ("question", "instruction", "input", "query", "problem"),
-    "text": ("content", "document", "body"),
-    "messages": ("conversation", "conversations", "chat", "dialog"),
-}
 
 Rows = Iterator[tuple[str, Any]]
 Stamp = tuple[int, int]
@@ -41,47 +34,84 @@ Columns = tuple[tuple[str, str], ...]
 @dataclass(frozen=True)
 class Files:
     """The rows of `path`. `test_share` of them are held out, by the hash of the prompt, at least one where there are two different ones;
-    or `test_path` holds the test rows."""
+    or `test_path` holds the test rows. Raw texts longer than `pieces` characters are cut at line ends, each piece a row of its own."""
 
     path: Path
     columns: Mapping[str, str] = field(default_factory=dict)
     test_share: float = 0.1
     test_path: Path | None = None
+    pieces: int = 0  # 0: texts stay whole
+    max_bad_rows: int = 0
 
     rewards: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.test_share < 1:
             raise ValueError(f"files: test_share={self.test_share}; allowed: from 0 to below 1; 0.1 holds out a tenth of the rows")
+        if self.pieces < 0 or self.max_bad_rows < 0:
+            raise ValueError(f"files: pieces={self.pieces}, max_bad_rows={self.max_bad_rows}; allowed: 0 or more; 0 is off")
+
+    @property
+    def shape(self) -> str:
+        """What the rows were taken for, and how many were left out: for a person to confirm."""
+        return self._read().said
 
     def num_rows(self, split: Split) -> int:
-        return len(self._rows(split))
+        return len(self._read().rows[split])
 
     def row(self, split: Split, index: int) -> Example:
-        rows = self._rows(split)
+        rows = self._read().rows[split]
         if not 0 <= index < len(rows):
             raise ValueError(f"{self.path}: row {index} of {split}; it has {len(rows)}; give more rows, or another test_share")
         return rows[index]
 
-    def _rows(self, split: Split) -> tuple[Example, ...]:
+    def _read(self) -> Splits:
         paths = (self.path,) if self.test_path is None else (self.path, self.test_path)
-        return _splits(paths, tuple(map(_stamp, paths)), tuple(sorted(self.columns.items())), self.test_share)[split]
+        columns = tuple(sorted(self.columns.items()))
+        return _splits(paths, tuple(map(_stamp, paths)), columns, self.test_share, self.pieces, self.max_bad_rows)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The examples of one file, and what they were taken for."""
+
+    examples: tuple[Example, ...]
+    said: str
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The examples of both splits, and what they were taken for."""
+
+    rows: Mapping[Split, tuple[Example, ...]]
+    said: str
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A row that cannot be used: where it stands, what is wrong, and the row itself."""
+
+    where: str
+    problem: str
+    row: Any
 
 
 @cache
-def _splits(paths: tuple[Path, ...], stamps: tuple[Stamp, ...], columns: Columns, test_share: float) -> dict[Split, tuple[Example, ...]]:
-    """The rows of both splits. `stamps` is part of the key, so that a changed file is read again."""
-    loaded = [_load(path, dict(columns)) for path in paths]
+def _splits(
+    paths: tuple[Path, ...], stamps: tuple[Stamp, ...], columns: Columns, test_share: float, pieces: int, max_bad_rows: int
+) -> Splits:
+    """Both splits. `stamps` is part of the key, so that a changed file is read again."""
+    loaded = [_load(path, dict(columns), pieces, max_bad_rows) for path in paths]
     if len(loaded) == 1:
-        return _divide(loaded[0], test_share)
-    train, test = loaded
+        return Splits(_divide(loaded[0].examples, test_share), loaded[0].said)
+    train, test = (each.examples for each in loaded)
     shared = {_asked(example) for example in train} & {_asked(example) for example in test}
     if shared:
         number = next(number for number, example in enumerate(test, start=1) if _asked(example) in shared)
         raise ValueError(
             f"{paths[1]}: {len(shared)} of its prompts are in {paths[0]} too, the first in example {number}; take them out of one"
         )
-    return {"train": train, "test": test}
+    return Splits({"train": train, "test": test}, " and, for the test, ".join(dict.fromkeys(each.said for each in loaded)))
 
 
 def _divide(examples: tuple[Example, ...], test_share: float) -> dict[Split, tuple[Example, ...]]:
@@ -100,21 +130,65 @@ def _asked(example: Example) -> str:
     return content_id(example.responses if example.prompt is None else example.prompt)
 
 
-def _load(path: Path, columns: dict[str, str]) -> tuple[Example, ...]:
+def _load(path: Path, columns: dict[str, str], pieces: int, max_bad_rows: int) -> Loaded:
     """Every row of the file as an example, or its first ten problems."""
-    examples, problems = [], []
-    for where, row in READERS[path.suffix.lower()](path):
-        try:
-            examples.append(_example(_rename(_sound(row), columns)))
-        except ValueError as problem:
-            problems.append(f"{where}: {problem}")
-        if len(problems) == MAX_PROBLEMS:
-            break
-    if problems:
-        raise ValueError("\n".join(problems))
-    if not examples:
+    rows = list(READERS[path.suffix.lower()](path))
+    read = [_reading(where, row, columns) for where, row in rows]
+    shapes = Counter(each.shape for each in read if isinstance(each, Reading))
+    usual = shapes.most_common(1)[0][0] if shapes else None
+    bad: list[Bad] = []
+    examples: list[Example] = []
+    for (where, row), each in zip(rows, read, strict=True):
+        if isinstance(each, Bad):
+            bad.append(each)
+        elif usual and each.shape != usual:
+            bad.append(Bad(where, misfit(each, usual), row))
+        else:
+            examples.append(each.example)
+    if len(bad) > max_bad_rows:
+        told = [f"{each.where}: {each.problem}" for each in bad[:MAX_PROBLEMS]]
+        told += [f"{path}: {len(bad)} bad rows in all; max_bad_rows allows {max_bad_rows}"] if max_bad_rows else []
+        raise ValueError("\n".join(told))
+    if usual is None:
         raise ValueError(f"{path}: no rows; at least one is needed, with a column 'prompt', 'messages' or 'text'; is it the right file?")
-    return tuple(examples)
+    if pieces and usual is not RAW_TEXT:
+        raise ValueError(f"{path}: pieces={pieces}, and its rows are {usual.said}; only raw text (text) can be cut; leave pieces out")
+    said = f"{usual.said}; {_rejected(path, bad)}" if bad else usual.said
+    return Loaded(tuple(piece for example in examples for piece in _cut(example, pieces)), said)
+
+
+def _reading(where: str, row: Any, columns: Mapping[str, str]) -> Reading | Bad:
+    try:
+        return read_row(rename(_sound(row), columns))
+    except ValueError as problem:
+        return Bad(where, str(problem), row)
+
+
+def _rejected(path: Path, bad: Sequence[Bad]) -> str:
+    """Writes the rows that are left out beside the file, and says so."""
+    rejects = path.with_name(f"{path.name}.rejects.jsonl")
+    rows = [{"where": each.where, "problem": each.problem, "row": None if isinstance(each.row, Fault) else each.row} for each in bad]
+    try:
+        rejects.write_text("".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows), encoding="utf-8")
+    except OSError as fault:
+        raise ValueError(f"{rejects}: cannot be written ({fault.strerror}); make the folder writable, or mend the rows") from fault
+    return f"{len(bad)} bad row{'s' * (len(bad) > 1)} left out (see {rejects.name})"
+
+
+def _cut(example: Example, pieces: int) -> Iterator[Example]:
+    """Raw text in pieces of at most so many characters, cut after the last line end that fits, else where it must be."""
+    text = example.responses[0] if pieces else ""
+    if not isinstance(text, str) or len(text) <= pieces:
+        yield example
+        return
+    start = 0
+    while start < len(text):
+        stop = start + pieces
+        if stop < len(text):
+            stop = text.rfind("\n", start, stop) + 1 or stop
+        if text[start:stop].strip():
+            yield replace(example, responses=(text[start:stop],))
+        start = stop
 
 
 def _stamp(path: Path) -> Stamp:
@@ -138,7 +212,7 @@ def _sound(row: Any) -> dict[str, Any]:
     if isinstance(row, Fault):
         raise ValueError(row.text)
     if not isinstance(row, dict):
-        raise ValueError(f'the row is {_kind(row)}; an object is needed: {{"prompt": ...}}')
+        raise ValueError(f'the row is {kind_of(row)}; an object is needed: {{"prompt": ...}}')
     return row
 
 
@@ -158,7 +232,7 @@ def _read_json(path: Path) -> Rows:
         yield f"{path}:{fault.lineno}:{fault.colno}", Fault(f"broken JSON: {fault.msg}; for one row a line, name it .jsonl")
         return
     if not isinstance(rows, list):
-        raise ValueError(f"{path}: holds {_kind(rows)}; a list of rows is needed: [{{...}}, {{...}}]")
+        raise ValueError(f"{path}: holds {kind_of(rows)}; a list of rows is needed: [{{...}}, {{...}}]")
     yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, start=1))
 
 
@@ -190,7 +264,18 @@ def _read_parquet(path: Path) -> Rows:
     yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, start=1))
 
 
-READERS: dict[str, Callable[[Path], Rows]] = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
+def _read_txt(path: Path) -> Rows:
+    yield str(path), {"text": _text(path)}
+
+
+READERS: dict[str, Callable[[Path], Rows]] = {
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+    ".txt": _read_txt,
+    ".md": _read_txt,
+}
 
 
 def _text(path: Path) -> str:
@@ -198,74 +283,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as fault:
         raise ValueError(f"{path}: byte {fault.start} is not UTF-8; save the file as UTF-8") from fault
-
-
-def _rename(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
-    for ours, theirs in columns.items():
-        if theirs not in row:
-            raise ValueError(f"column {theirs!r} missing (columns: {{{ours}: {theirs}}}). Columns seen: {', '.join(row)}")
-        if ours in row and ours not in columns.values():
-            raise ValueError(f"columns: {{{ours}: {theirs}}}, but there is a column {ours!r} too; rename that one as well")
-    ours_of = {theirs: ours for ours, theirs in columns.items()}
-    return {ours_of.get(name, name): value for name, value in row.items()}
-
-
-def _example(row: dict[str, Any]) -> Example:
-    if "messages" in row:
-        messages = _messages(row.pop("messages"), "messages")
-        if messages[-1]["role"] == "assistant":
-            if len(messages) == 1:
-                raise ValueError("messages: the assistant speaks alone; a message of the user is needed before it")
-            return Example(messages[:-1], (messages[-1]["content"],), row)
-        return Example(messages, (), row)
-    if "prompt" in row:
-        prompt = row.pop("prompt")
-        prompt = _messages(prompt, "prompt") if isinstance(prompt, list) else _string(prompt, "prompt")
-        learned = [name for name in ("completion", "response") if name in row]
-        if len(learned) == 2:
-            raise ValueError("both 'completion' and 'response'; keep the one that is to be learned")
-        return Example(prompt, tuple(_string(row.pop(name), name) for name in learned), row)
-    if "text" in row:
-        return Example(None, (_string(row.pop("text"), "text"),), row)
-    raise ValueError(
-        f"column 'prompt' missing. Columns seen: {', '.join(row) or 'none'}. "
-        f"A row needs prompt, messages or text. Try: columns: {_guess(row)} if every row is so, else mend this row"
-    )
-
-
-def _guess(row: Mapping[str, Any]) -> str:
-    for ours, names in LIKELY.items():
-        near = next((name for name in row if name.lower() in names or difflib.get_close_matches(name.lower(), [ours])), None)
-        if near:
-            return f"{{{ours}: {near}}}"
-    return f"{{prompt: {next(iter(row), 'your column')}}}"
-
-
-def _messages(value: Any, column: str) -> tuple[Message, ...]:
-    if not isinstance(value, list) or not value:
-        raise ValueError(f'{column} is {_kind(value)}; a list of messages is needed: [{{"role": "user", "content": "..."}}]')
-    for number, message in enumerate(value, start=1):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
-            raise ValueError(f'{column}: message {number} is not of the form {{"role": "user", "content": "..."}}')
-        if message["role"] not in ROLES:
-            raise ValueError(f"{column}: message {number} has role {message['role']!r}; allowed: {', '.join(ROLES)}")
-    return tuple(Message(role=message["role"], content=message["content"]) for message in value)
-
-
-def _string(value: Any, column: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{column} is {_kind(value)}; a text that is not empty is needed")
-    return value
-
-
-def _kind(value: Any) -> str:
-    names = {
-        str: "a text",
-        list: "a list",
-        dict: "an object",
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        type(None): "null",
-    }
-    return "an empty text" if isinstance(value, str) and not value.strip() else names.get(type(value), type(value).__name__)

@@ -35,8 +35,8 @@ KINDS = (*arithmetic.KINDS, "sentence", "cat", "gym")
 
 @dataclass(frozen=True)
 class Nursery:
-    """`text` and `talk` are the shares of the kinds in the two parts. Its test rows are conversations about the test rows of the tasks
-    that it is made of, none of which occurs in training."""
+    """`text` and `talk` are the shares of the kinds in the two parts. Its test rows are conversations (raw text where it has no others) about
+    the test rows of the tasks that it is made of, none of which occurs in training."""
 
     num_text_rows: int = 67_200
     num_talk_rows: int = 16_000
@@ -60,7 +60,7 @@ class Nursery:
             raise ValueError(
                 f"nursery: row {index} of {split}; allowed: 0 to {self.num_rows(split) - 1}; raise num_text_rows or num_talk_rows"
             )
-        as_text = split == "train" and index < self.num_text_rows
+        as_text = index < self.num_text_rows if split == "train" else self.num_talk_rows == 0
         shares = self.text if as_text else self.talk
         chance = generator("nursery", split, index)
         (kind,) = chance.choices(list(shares), weights=list(shares.values()))

@@ -2,17 +2,16 @@
 
 A response starts where the prompt's last token ends, for the sampler as for data: that is what `continuation` keeps equal.
 
-Left out: masks over several turns (`"loss": false` per message), tools, images.
+Left out: tools, images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from ikusei.text.conversation import decode, encode, encode_after, end_of_text, rendered, rest, turn
 from ikusei.types import Example, Message, Prompt, Response, content_id
 
 Template = Literal["auto", "chat", "none"]
@@ -28,41 +27,47 @@ def render(tokenizer: PreTrainedTokenizerBase, example: Example, template: Templ
     if template == "none" or (template == "auto" and isinstance(prompt, str) and not tokenizer.chat_template):
         if not isinstance(prompt, str):
             raise ValueError(f"template none and a prompt of {len(prompt)} messages; allowed: a text; use template chat, or give a text")
-        return Prompt(content, _plain(tokenizer, prompt), prompt, example.columns)
-    messages = (Message(role="user", content=prompt),) if isinstance(prompt, str) else prompt
-    return Prompt(content, _chat(tokenizer, messages), _readable(messages), example.columns)
+        return Prompt(content, _plain(tokenizer, prompt), prompt, example.columns, prompt)
+    messages = _messages(prompt)
+    return Prompt(content, _chat(tokenizer, messages), _readable(messages), example.columns, prompt)
 
 
-def continuation(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, text: str) -> Response:
-    """`text` as a response to learn from: its tokens after the prompt, and the token that ends it.
-
-    The whole is tokenised at once, because some tokenizers write the first word of a text in another way than the same word after something
-    (a space in front); its tokens are taken after checking that they begin with the prompt's own. Where a token would span the border they
-    do not: then the answer is tokenised apart, as a sampler, which begins after the prompt's last token, would have to write it.
+def continuation(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str | tuple[Message, ...]) -> Response:
+    """A text, or the rest of the conversation that the prompt begins, as a response to learn from: its tokens after the prompt and the
+    token that ends it. Of a conversation only the assistant's own turns are learned (see `conversation.rest`, which says what it raises).
     """
-    opening = _decode(tokenizer, prompt.tokens)
-    whole = _encode(tokenizer, opening + text)
-    size = len(prompt.tokens)
-    tokens = whole[size:] if whole[:size] == prompt.tokens else _encode(tokenizer, text)
-    ids = (*tokens, _end(tokenizer, opening))
-    return Response(ids, (True,) * len(ids), text, stop="eos")
+    if not isinstance(response, str):
+        return _conversation(tokenizer, prompt, response)
+    opening = decode(tokenizer, prompt.tokens)
+    ids = (*encode_after(tokenizer, response, opening, prompt.tokens), _end(tokenizer, opening))
+    return Response(ids, (True,) * len(ids), response, stop="eos")
 
 
 def ends_of(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """The ids that a response may end with: end of text and, where the chat template has one, end of turn."""
-    of_turn = {_turn(tokenizer)[1]} if tokenizer.chat_template else set()
-    return frozenset({_end_of_text(tokenizer), *of_turn})
+    of_turn = {turn(tokenizer)[1]} if tokenizer.chat_template else set()
+    return frozenset({end_of_text(tokenizer), *of_turn})
 
 
 def separator(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that raw text starts after: begin, else end of text."""
     begin = tokenizer.bos_token_id
-    return begin if isinstance(begin, int) else _end_of_text(tokenizer)
+    return begin if isinstance(begin, int) else end_of_text(tokenizer)
+
+
+def _conversation(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, said: tuple[Message, ...]) -> Response:
+    if prompt.asked is None:
+        raise ValueError(f"a conversation of {len(said)} message(s) after no prompt; give the messages that come before the answer")
+    asked = _messages(prompt.asked)
+    if _chat(tokenizer, asked) != prompt.tokens:
+        raise ValueError(f"a conversation of {len(said)} message(s) after a prompt of plain text; render the prompt with template chat")
+    tokens, mask = rest(tokenizer, asked, said)
+    return Response(tokens, mask, _readable(said), stop="eos")
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     """One begin token, where the tokenizer has any: whether the text, the tokenizer or neither brought it."""
-    tokens = _encode(tokenizer, text)
+    tokens = encode(tokenizer, text)
     begin = tokenizer.bos_token_id
     return (begin, *tokens) if isinstance(begin, int) and tokens[:1] != (begin,) else tokens
 
@@ -73,14 +78,12 @@ def _chat(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]) -> 
             f"a prompt of {len(messages)} message(s), and the tokenizer has no chat template; "
             "put chat_template.jinja into the model's folder, or ask with plain text prompts"
         )
-    return _encode(tokenizer, _rendered(tokenizer, messages, answer_next=True))  # the template brings its own begin token
+    return encode(tokenizer, rendered(tokenizer, messages, answer_next=True))  # the template brings its own begin token
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], answer_next: bool) -> str:
-    conversation = [{"role": message["role"], "content": message["content"]} for message in messages]
-    text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=answer_next)
-    assert isinstance(text, str)
-    return text
+def _messages(prompt: str | tuple[Message, ...]) -> tuple[Message, ...]:
+    """A plain question is one message of the user."""
+    return (Message(role="user", content=prompt),) if isinstance(prompt, str) else prompt
 
 
 def _readable(messages: tuple[Message, ...]) -> str:
@@ -89,38 +92,10 @@ def _readable(messages: tuple[Message, ...]) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer.encode(text, add_special_tokens=False))
-
-
-def _decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
-    text = tokenizer.decode(list(tokens), skip_special_tokens=False)
-    assert isinstance(text, str)
-    return text
-
-
 def _end(tokenizer: PreTrainedTokenizerBase, opening: str) -> int:
     """The token that ends a response: of the turn where the prompt opens one, else of the text. They differ in some models."""
     if tokenizer.chat_template:
-        opens, ends = _turn(tokenizer)
+        opens, ends = turn(tokenizer)
         if opens and opening.endswith(opens):
             return ends
-    return _end_of_text(tokenizer)
-
-
-def _end_of_text(tokenizer: PreTrainedTokenizerBase) -> int:
-    if not isinstance(tokenizer.eos_token_id, int):
-        raise ValueError("the tokenizer has no end token, so no text can end; one is needed; set eos_token in tokenizer_config.json")
-    return tokenizer.eos_token_id
-
-
-@lru_cache(maxsize=16)
-def _turn(tokenizer: PreTrainedTokenizerBase) -> tuple[str, int]:
-    """What the chat template writes before an answer, and the token that it ends one with."""
-    question, answer = Message(role="user", content="a question"), Message(role="assistant", content="an answer")
-    asked, opened = (_rendered(tokenizer, [question], answer_next) for answer_next in (False, True))
-    told = _rendered(tokenizer, [question, answer], answer_next=False)
-    after = _encode(tokenizer, told.rpartition(answer["content"])[2])
-    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
-    ends = next((token for token in after if token in special), None)
-    return opened.removeprefix(asked), _end_of_text(tokenizer) if ends is None else ends
+    return end_of_text(tokenizer)

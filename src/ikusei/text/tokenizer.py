@@ -4,7 +4,7 @@ One character is one token, so a model of two million parameters can see the dig
 almost nothing. Built with `tokenizers` as BPE without merges: a character outside the vocabulary falls back to its UTF-8 bytes, so any text
 round-trips. `<think>` and `</think>` are one ordinary token each: they are text that a person may read and a reward may ask for.
 
-Left out: training merges from a corpus.
+Characters of a corpus, and byte-level BPE, are trained in `train.py`; they have the same special tokens and chat template.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 BEGIN, END, PAD, USER, ASSISTANT = "<|begin|>", "<|end|>", "<|pad|>", "<|user|>", "<|assistant|>"
+SPECIAL = (PAD, BEGIN, END, USER, ASSISTANT)
 THINK = ("<think>", "</think>")
+OWN = (*SPECIAL, *THINK)  # the first tokens of every vocabulary of ours
 
 ASCII = "\n" + string.digits + string.ascii_letters + string.punctuation + " "
 HIRAGANA = "".join(chr(code) for code in range(ord("ぁ"), ord("ゖ") + 1))
@@ -40,12 +42,15 @@ def make_character_tokenizer(characters: str = ASCII + HIRAGANA + MARKS) -> PreT
     """A tokenizer whose tokens are `characters`, the 256 bytes, the think tags and five special tokens, with a chat template."""
     if not characters or len(set(characters)) != len(characters):
         raise ValueError(f"characters: got {len(characters)}, {len(set(characters))} different; give each once, and at least one")
-    special = (PAD, BEGIN, END, USER, ASSISTANT)
-    tokens = (*special, *THINK, *characters, *(f"<0x{byte:02X}>" for byte in range(256)))
-    model = models.BPE(vocab={token: index for index, token in enumerate(tokens)}, merges=[], byte_fallback=True)
-    tokenizer = Tokenizer(model)
+    tokens = (*OWN, *characters, *(f"<0x{byte:02X}>" for byte in range(256)))
+    tokenizer = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(tokens)}, merges=[], byte_fallback=True))
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    return finished(tokenizer)
+
+
+def finished(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """With the tokens that are ours, which its vocabulary holds already, and the chat template."""
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in THINK])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
