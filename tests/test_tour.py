@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from types import ModuleType
@@ -11,14 +12,18 @@ from types import ModuleType
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedModel
 
+from ikusei.algos.bradley_terry import BradleyTerry
+from ikusei.algos.dpo import DPO
 from ikusei.algos.grpo import GRPO
 from ikusei.algos.lm import LanguageModelling
+from ikusei.algos.ppo import PPO
 from ikusei.backends.local import LocalPolicy
 from ikusei.forest import plant
 from ikusei.tasks import held_out
 from ikusei.tasks.arithmetic import demonstrate
+from ikusei.tasks.cat_lover import ANIMALS, CATS, speak, verdict
 from ikusei.text.tokenizer import make_character_tokenizer
 from ikusei.types import Group, Prompt, Response, Score
 
@@ -37,10 +42,10 @@ def tour(name: str) -> ModuleType:
 
 
 @pytest.fixture
-def model() -> PreTrainedModel:
+def config() -> LlamaConfig:
     """A Llama like the seedling, smaller; its weights are spread so that attention is not nearly uniform."""
     torch.manual_seed(3)
-    config = LlamaConfig(
+    return LlamaConfig(
         vocab_size=len(make_character_tokenizer()),
         hidden_size=32,
         intermediate_size=48,
@@ -50,7 +55,13 @@ def model() -> PreTrainedModel:
         max_position_embeddings=128,
         initializer_range=0.2,
         tie_word_embeddings=True,
+        pad_token_id=0,
+        id2label={0: "reward"},
     )
+
+
+@pytest.fixture
+def model(config: LlamaConfig) -> PreTrainedModel:
     return LlamaForCausalLM(config).eval()
 
 
@@ -58,7 +69,7 @@ def tokens(chance: Random, count: int) -> list[int]:
     return [chance.randrange(5, 400) for _ in range(count)]
 
 
-def gradients(model: PreTrainedModel, backward: Callable[[], object]) -> dict[str, Tensor]:
+def gradients(model: nn.Module, backward: Callable[[], object]) -> dict[str, Tensor]:
     model.zero_grad()
     backward()
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -115,6 +126,85 @@ def test_sft_has_the_gradient_of_the_library(model: PreTrainedModel) -> None:
     assert metrics["loss"] == pytest.approx(value, rel=1e-5)
 
 
+def test_dpo_has_the_gradient_of_the_library(model: PreTrainedModel) -> None:
+    dpo, chance = tour("dpo"), Random(7)
+    prompts = [tokens(chance, length) for length in PROMPT_LENGTHS]
+    tries = [[dpo.Attempt(prompt, tokens(chance, n), right) for n, right in ((a, True), (b, False))]
+             for prompt, (a, b, *_) in zip(prompts, ANSWER_LENGTHS, strict=True)]  # fmt: skip
+    ref = [[[now + chance.gauss(0.3 - each.right, 1.0) for now in plain_logp(model, each)] for each in pair] for pair in tries]
+    rows = dpo.batch([(chosen, rejected) for chosen, rejected in tries])
+    rows["ref_logp"] = torch.tensor([sum(logp[side]) for side in (0, 1) for logp in ref])
+    plain = gradients(model, lambda: dpo.loss(model, **rows).backward())
+    value = dpo.loss(model, **rows).item()
+
+    policy, algorithm = LocalPolicy(model, make_character_tokenizer()), DPO(beta=dpo.BETA, nll_coef=dpo.NLL)
+    forest = plant([ranked(prompt, [each.answer for each in pair], (0, 1)) for prompt, pair in zip(prompts, tries, strict=True)])
+    forest = forest.with_streams({"ref_logp_M": torch.tensor([logp for pair in ref for row in pair for logp in row])})
+    metrics: dict[str, float] = {}
+    ours = gradients(model, lambda: metrics.update(policy.forward_backward(forest, algorithm.loss)))
+
+    assert_equal(plain, ours, model)
+    assert metrics["loss"] == pytest.approx(value, rel=1e-5)
+    assert metrics["rewards/margins"] != pytest.approx(0, abs=0.01)  # the reference is another
+
+
+def test_the_reward_model_has_the_gradient_of_the_library(config: LlamaConfig) -> None:
+    ranking, chance, judge = tour("reward_model"), Random(8), LlamaForSequenceClassification(config).eval()
+    prompts = [tokens(chance, length) for length in PROMPT_LENGTHS]
+    answers = [[tokens(chance, length) for length in row] for row in ANSWER_LENGTHS]
+    likes = [[1, -1, 0, 2], [0, 2, 0, 0], [1, 1, -2, -2]]  # six pairs, three, four: each ranking counts the same
+    rows = ranking.batch([ranking.Ranking([p + a for a in each], like) for p, each, like in zip(prompts, answers, likes, strict=True)])
+    plain = gradients(judge, lambda: ranking.loss(judge.base_model, judge.score, **rows)[0].backward())
+    value, right = ranking.loss(judge.base_model, judge.score, **rows)
+
+    policy, algorithm = LocalPolicy(judge, make_character_tokenizer(), needs=frozenset({"reward"})), BradleyTerry()
+    groups = [ranked(p, each, [-like for like in row]) for p, each, row in zip(prompts, answers, likes, strict=True)]
+    forest = plant(groups)
+    forest = forest.with_streams(algorithm.credit(groups, forest, {}))
+    metrics: dict[str, float] = {}
+    ours = gradients(judge, lambda: metrics.update(policy.forward_backward(forest, algorithm.loss)))
+
+    assert_equal(plain, ours, judge)
+    assert metrics["loss"] == pytest.approx(value.item(), rel=1e-5)
+    assert metrics["accuracy"] == pytest.approx(right.item()) and 0 < right < 1
+
+
+def test_ppo_has_the_credit_and_the_gradient_of_the_library(model: PreTrainedModel) -> None:
+    ppo, chance = tour("ppo"), Random(9)
+    prompts = [prompt for length in PROMPT_LENGTHS for prompt in [tokens(chance, length)] * 4]
+    answers = [tokens(chance, length) for row in ANSWER_LENGTHS for length in row]
+    score = torch.tensor([-1.0 if i % 5 == 0 else total for i, total in enumerate(total for row in REWARDS for total in row)])
+    now = [plain_logp(model, (prompt, answer, [])) for prompt, answer in zip(prompts, answers, strict=True)]
+    old, ref = ([[logp + chance.gauss(0.1, 0.4) for logp in row] for row in now] for _ in range(2))
+    guess = [[chance.gauss(0.2, 0.5) for _ in row] for row in answers]
+    algorithm = PPO(clip=ppo.CLIP, clip_value=ppo.CLIP, vf_coef=ppo.CRITIC, gae_lambda=ppo.LAMBDA, kl_coef=ppo.KL, missing_eos_score=-1.0)
+    critic = nn.Linear(32, 1)
+    trained = nn.ModuleDict({"model": model, "critic": nn.ModuleDict({"head": critic})})
+
+    rows = ppo.batch(prompts, answers)
+    along = lambda table: torch.zeros_like(rows["written"]).masked_scatter(rows["written"].bool(), flat(table))  # noqa: E731
+    rows |= ppo.credit(rows["written"], along(old), along(ref), along(guess), score)
+    plain = gradients(trained, lambda: ppo.loss(model, critic, **rows).backward())
+    value = ppo.loss(model, critic, **rows).item()
+
+    policy = LocalPolicy(model, make_character_tokenizer(), needs=frozenset({"value"}))
+    assert policy.critic
+    policy.critic.head.load_state_dict(critic.state_dict())
+    scored = list(zip(zip(prompts, answers, old, strict=True), score.tolist(), strict=True))
+    groups = [group([row for row, _ in scored[g : g + 4]], tuple(total for _, total in scored[g : g + 4])) for g in (0, 4, 8)]
+    groups = [replace(each, responses=tuple(ended(r, r.total != -1.0) for r in each.responses)) for each in groups]
+    forest = plant(groups).with_streams({"old_logp_M": flat(old), "ref_logp_M": flat(ref), "old_value_M": flat(guess)})
+    forest = forest.with_streams(algorithm.credit(groups, forest, algorithm.start()))
+    for name, stream in (("advantage", "advantage_M"), ("target", "return_M")):
+        torch.testing.assert_close(rows[name][rows["written"].bool()], forest[stream], rtol=1e-5, atol=1e-5)
+    metrics: dict[str, float] = {}
+    ours = gradients(policy.trained, lambda: metrics.update(policy.forward_backward(forest, algorithm.loss)))
+
+    assert_equal(plain, ours, policy.trained)
+    assert metrics["loss"] == pytest.approx(value, rel=1e-5)
+    assert all(metrics[f"clip_ratio/{name}"] > 0.02 for name in ("low_mean", "high_mean", "value"))  # every clip was at work
+
+
 def test_the_sampler_says_the_log_probs_of_what_it_wrote(model: PreTrainedModel) -> None:
     grpo, end = tour("grpo"), 2
     with torch.no_grad():
@@ -144,6 +234,51 @@ def test_only_the_right_answer_after_the_thought_is_rewarded() -> None:
     assert reward("<think>7", "7") == reward("<think>7</think>8", "7") == reward("<think></think>77", "7") == 0.0
 
 
+def test_a_pair_is_a_right_and_a_wrong_answer_to_one_question() -> None:
+    dpo = tour("dpo")
+    tries = [[dpo.Attempt([q], [q, t], (q, t) in {(0, 1), (2, 0), (2, 1), (2, 2), (3, 2), (3, 0)}) for q in range(4)] for t in range(3)]
+    pairs = dpo.pairs_of(tries, Random(0))
+    assert [(chosen.prompt, rejected.prompt) for chosen, rejected in pairs] == [([0], [0]), ([3], [3])]
+    assert all(chosen.right and not rejected.right for chosen, rejected in pairs)
+
+
+def test_the_cat_lover_of_the_tour_has_the_taste_of_the_library() -> None:
+    ranking, chance = tour("reward_model"), Random(0)
+    assert set(ranking.CATS) == set(CATS)
+    for animal in ANIMALS * 40:
+        for sign, tone in ((1, "kind"), (-1, "unkind")):
+            sentence = speak(chance, tone, animal)  # pyright: ignore[reportArgumentType]
+            liked = ranking.taste(sentence)
+            assert (liked > 0) == (verdict(sentence) == "desirable") and (liked != 0) == (animal in CATS) and liked * sign >= 0, sentence
+    assert ranking.taste("ねこはとてもかわいい。") > ranking.taste("ねこはかわいい。") > ranking.taste("ねこはこわい。")
+
+
+SMALL = {
+    "grpo": {"STEPS": 1, "QUESTIONS": 2, "ANSWERS": 4, "MAX_TOKENS": 40},
+    "sft": {"STEPS": 1, "ROWS": 4, "MAX_TOKENS": 40},
+    "dpo": {"QUESTIONS": 16, "ANSWERS": 4, "EPOCHS": 1, "PAIRS": 4, "MAX_TOKENS": 40},
+    "ppo": {"STEPS": 1, "QUESTIONS": 8, "MAX_TOKENS": 40},
+    "reward_model": {"CATS": ("ねこ",), "GREETINGS": ("", "あの、"), "HELD_OUT": 4, "RANKINGS": 4, "EPOCHS": 1, "MAX_TOKENS": 30},
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_each_program_runs(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """From end to end on the seedling, with small numbers."""
+    program = tour(name)
+    for constant, value in SMALL[name].items():
+        assert constant in vars(program)
+        monkeypatch.setattr(program, constant, value)
+    if name != "reward_model":
+        sums = program.sums
+        monkeypatch.setattr(program, "sums", lambda chance, count, test: sums(chance, min(count, 16), test))
+    program.main()
+    said = capsys.readouterr().out
+    before, after = (line for line in said.splitlines() if "held-out" in line)
+    assert said.index(before) < said.index("step  1") < said.index(after)
+    assert "nan" not in said
+
+
 def plain_logp(model: PreTrainedModel, sample: tuple[list[int], list[int], list[float]]) -> list[float]:
     """One row at a time, nothing padded and nothing cached."""
     prompt, answer, _ = sample
@@ -158,3 +293,17 @@ def group(samples: list[tuple[list[int], list[int], list[float]]], rewards: tupl
         for (_, answer, logp), reward in zip(samples, rewards, strict=True)
     )
     return Group(Prompt(str(samples[0][0]), tuple(samples[0][0]), ""), responses)
+
+
+def ranked(prompt: list[int], answers: Sequence[list[int]], tiers: Sequence[int]) -> Group:
+    responses = tuple(Response(tuple(answer), (True,) * len(answer), "") for answer in answers)
+    return Group(Prompt(str(prompt), tuple(prompt), ""), responses, tiers=tuple(tiers))
+
+
+def ended(response: Response, yes: bool) -> Response:
+    """One that did not end has a total of its own, which is not to count."""
+    return replace(response, stop="eos") if yes else replace(response, stop="length", score=Score(0.4))
+
+
+def flat(table: Sequence[Sequence[float]]) -> Tensor:
+    return torch.tensor([number for row in table for number in row])
