@@ -76,3 +76,32 @@ def test_healthy_ranges() -> None:
     assert [judge("completions/clipped_ratio", value, 1) for value in (0.3, 0.31, 0.81)] == ["healthy", "watch", "bad"]
     assert [judge("reward", 0.1, step) for step in (19, 20)] == [None, "watch"]
     assert judge("entropy", 3.0, 1) is None and judge("thoughts/empty", 0.9, 50) is None
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        (
+            {
+                "loss": 0.7,
+                "rewards/accuracies": 0.75,
+                "rewards/margins": 0.5,
+                "logps/chosen": -2.0,
+                "logps/rejected": -7.25,
+                "pairs/left": 1200,
+            },
+            "loss 0.7000 · pairs 75% chosen preferred margin 0.50 · log p chosen -2.0 rejected -7.2 · data 1,200 pairs left",
+        ),
+        ({"loss": 0.7, "accuracy": 0.9, "margin": 1.25, "mean_reward": 0.1}, "loss 0.7000 · pairs 90% in the right order margin 1.25"),
+        (
+            {"reward": 0.5, "loss": 1.0, "kl": 0.02, "objective/kl": 0.4, "loss/value": 0.125},
+            "reward 0.500 · policy kl 0.020 · critic loss 0.125",
+        ),
+        ({"loss": 2.0, "replay/loss": 1.5}, "loss 2.0000 · replay loss 1.5000"),
+        ({"reward": 0.5, "rows": 1200.0, "groups/kept": 0.5}, "reward 0.500 · rows 1,200"),
+    ],
+)
+def test_each_kind_of_run_shows_what_matters_to_it(metrics: dict[str, float], words: str) -> None:
+    assert shown(False, 200, [metrics]).splitlines()[1] == f"step 1/1 · {words}"
+    panel = " ".join(shown(True, 92, [metrics]).split())
+    assert all(value in panel for part in words.split(" · ") for value in part.split())

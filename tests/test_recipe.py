@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from ikusei import recipe
-from ikusei.recipe import Recipe, read_recipe, resolved
+from ikusei.recipe import ALGORITHMS, Recipe, read_recipe, resolved
 from ikusei.recipe_reader import Document, RecipeError, build, dump_yaml, parse, plain, resolve_path, with_overrides
 from ikusei.tasks.arithmetic import Arithmetic
 from ikusei.types import Sampling
@@ -420,9 +420,9 @@ def test_names_that_are_not_there(tmp_path: Path) -> None:
     told = refused(tmp_path, text, "eval_task.digits=3")
     assert told[:3] == [
         f"quick.yaml:1: task.name: unknown (did you mean 'arithmetic'?), got \"aritmetic\"; {tasks}",
-        f"quick.yaml:3: algorithm.name: unknown (did you mean 'grpo'?), got \"gpro\"; allowed: grpo, lm, {own}",
+        f"quick.yaml:3: algorithm.name: unknown (did you mean 'grpo'?), got \"gpro\"; allowed: {', '.join(ALGORITHMS)}, {own}",
         "quick.yaml:5: rewards.0: unknown reward (did you mean 'exact'?), got \"exakt\"; "
-        "allowed: exact, math, think_format, length, or my_file.py:function",
+        "allowed: exact, math, think_format, length, learned, or my_file.py:function",
     ]
     assert "quick.yaml:5: rewards.2: a second reward called 'exact'; give it another `name`" in told
     assert "quick.yaml:5: rewards.3.path: missing, and it has no default" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import re
@@ -201,6 +202,140 @@ def test_a_run_that_has_hardly_begun(tmp_path: Path) -> None:
     assert "<h3>Reward</h3>" in report(run)[0]
     with pytest.raises(ValueError, match="no run there"):
         write_report(tmp_path)
+
+
+def interval(value: float, half: float) -> dict[str, float]:
+    return {"value": value, "low": value - half, "high": value + half}
+
+
+def measured(run: Run, name: str, step: int, **figures: Any) -> None:
+    """An evaluation on rows of data alone: (value, half its interval), or a figure without one."""
+    told = {key.replace("__", "/"): interval(*each) if isinstance(each, tuple) else each for key, each in figures.items()}
+    run.write_eval(name, step, {"name": name, "step": step, "num_rows": 40, **told}, [])
+
+
+def test_a_policy_that_learned_from_pairs(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    nothing = {"rewards__chosen": (0.0, 0.07), "rewards__rejected": (0.0, 0.07), "rewards__accuracies": (0.0, 0.07)}
+    measured(run, "before", 0, loss=(0.69, 0.01), **nothing, logps__chosen=(-10.0, 1.0))
+    for step in range(1, 31):
+        pairs = {"rewards/accuracies": 0.9, "rewards/margins": 0.1 * step, "rewards/chosen": -0.1 * step, "rewards/rejected": -0.2 * step}
+        run.record(step, {"loss": 0.7, **pairs, "logps/chosen": -10.0 - step, "logps/rejected": -12.0 - 2 * step, "time/step": 1.0})
+    after = {"rewards__chosen": (-3.0, 0.5), "rewards__rejected": (-6.0, 0.5), "rewards__accuracies": (0.9, 0.08)}
+    measured(run, "after", 30, loss=(0.3, 0.05), **after, logps__chosen=(-40.0, 5.0))
+    source, text = report(run)
+    assert "chosen answer preferred 90% on held-out rows; 95% interval 82–98%; by guessing 50%" in text and "0% →" not in text
+    assert "It prefers the chosen answer in 90% (82–98%) of held-out pairs, more often than guessing would" in text
+    assert "became less likely: log-probability −10.0 (−11.0 to −9.0) → −40.0 (−45.0 to −35.0). Likelihood displacement" in text
+    assert "The chosen answers become less likely too: −15.5 in the first third of the steps, −35.5 in the last" in text
+    assert "Whether its answers became better was not measured" in text and "not known" not in text
+    assert "40 rows that it does not learn from" in text and "implicit rewards are 0 by definition" in text and "training 30.0 s" in text
+    assert all(f"<h3>{title}</h3>" in source for title in ("Implicit rewards", "Margin of implicit rewards", "Loss"))
+
+
+def test_pairs_that_show_nothing_are_told_so(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    measured(
+        run,
+        "before",
+        0,
+        rewards__accuracies=(0.5, 0.1),
+        rewards__chosen=(-1.0, 0.1),
+        rewards__rejected=(-1.0, 0.1),
+        logps__chosen=(-10.0, 1.0),
+    )
+    measured(
+        run,
+        "after",
+        9,
+        rewards__accuracies=(0.58, 0.1),
+        rewards__chosen=(-1.0, 0.1),
+        rewards__rejected=(-2.0, 0.1),
+        logps__chosen=(-11.0, 1.0),
+    )
+    text = report(run)[1]
+    assert "chosen answer preferred 50% → 58%" in text  # an algorithm without a reference has a figure before it too
+    assert "58% (48–68%) of held-out pairs, which cannot be told from guessing" in text and "displacement" not in text
+
+
+BINS = [{"stated": 0.6, "right": 0.5, "pairs": 30}, {"stated": 0.9, "right": 0.7, "pairs": 10}]
+
+
+@pytest.mark.parametrize(
+    ("bias", "said"),
+    [
+        (0.41, "It prefers longer answers: correlation 0.410 with length"),
+        (-0.41, "It prefers shorter answers: correlation −0.410"),
+        (0.3, "No liking for long or short answers shows on 40 rankings"),  # within 2 / sqrt(40) of 0
+    ],
+)
+def test_a_reward_model(tmp_path: Path, bias: float, said: str) -> None:
+    run = new_run(tmp_path)
+    figures = {"calibration": BINS, "calibration_error": 0.125, "length_bias": bias, "reward_mean": 0.1, "reward_std": 1.0}
+    measured(run, "before", 0, accuracy=(0.5, 0.1), agreement=(0.0, 0.2), **figures)
+    for step in range(1, 6):
+        run.record(step, {"loss": 0.7, "accuracy": 0.5 + step / 10, "margin": step / 5, "mean_reward": 0.0})
+    run.event("normalised", when="after", mean=0.5, std=2.0)
+    measured(run, "after", 5, accuracy=(0.9, 0.05), agreement=(0.8, 0.1), **figures)
+    source, text = report(run)
+    assert "pairs in the right order 50% → 90%" in text and "90% (85–95%) of held-out pairs in the right order, more than guessing" in text
+    assert said in text and "states a chance of 68% for its order on average, and 55% of the pairs come true: it is surer than" in text
+    assert "before that their mean was 0.500 and their spread 2.00" in text and "A reward model writes no answers" in text
+    assert (
+        "As right as it is sure?" in text
+        and "<h3>Pairs in the right order</h3>" in source
+        and source.count("<svg") == source.count("<figure")
+    )
+
+
+def test_texts_and_what_was_known_before(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    measured(run, "before", 0, loss=(2.0, 0.1), bits_per_byte=(3.0, 0.2), replay__bits_per_byte=(0.4, 0.05))
+    measured(run, "after", 9, loss=(1.0, 0.1), bits_per_byte=(1.0, 0.2), replay__bits_per_byte=(0.45, 0.05))
+    text = report(run)[1]
+    assert "Held-out text of the new kind is predicted better than before: 3.00 (2.80 to 3.20) → 1.00 (0.80 to 1.20) bits" in text
+    assert "The replayed text: 0.400 (0.350 to 0.450) → 0.450 (0.400 to 0.500) bits per byte; the intervals overlap" in text
+
+
+def test_a_proxy_that_rises_alone_is_named(tmp_path: Path) -> None:
+    specs = [{"name": "learned", "path": "learned", "gold": False}, {"name": "judge", "path": "judge", "gold": True}]
+    run = Run.create(tmp_path, "tiny", "", {"name": "tiny", "rewards": specs}, {})
+    for name, step, learned in (("before", 0, 0.1), ("after", 9, 0.9)):
+        rows = [{"prompt_id": "p", "prompt": "p", "answer": None, "response": "r", "correct": False}]
+        figures = {"pass@1": interval(0.4, 0.1), "reward": interval(0.4, 0.1), "rewards/judge": interval(0.4, 0.1)}
+        about = {"name": name, "step": step, "num_prompts": 1, "num_samples": 1}
+        run.write_eval(name, step, {**about, **figures, "rewards/learned": interval(learned, 0.05)}, rows)
+    text = report(run)[1]
+    assert "What it is trained on rose (learned), and of the gold reward (judge) no gain can be claimed" in text
+    assert "reward learned 0.100 (0.050 to 0.150) 0.900 (0.850 to 0.950)" in text and "have become likelier" not in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "said"),
+    [
+        ("pairs", {"chosen": "a", "rejected": "b", "rewards": [1.0, 0.0]}, "chosen · reward 1 a rejected · reward 0 b"),
+        (
+            "rankings",
+            {"responses": ["b", "a", "c"], "ranking": [2, 1, 2], "rewards": [0.5, 2.0, 0.5]},
+            "rank 1 · reward 2 a rank 2 · reward 0.5 b rank 2 · reward 0.5 c",
+        ),
+        ("best", {"completion": "a", "reward": 1.0}, "best · reward 1 a"),
+    ],
+)
+def test_a_collection(tmp_path: Path, kind: str, row: dict[str, Any], said: str) -> None:
+    settings = {"kind": kind, "num_prompts": 40, "prompts_per_step": 16}
+    run = Run.create(tmp_path, "tiny", "", {"name": "tiny", "collect": settings}, {})
+    assert "rows collected 0" in report(run)[1]
+    for step, num_rows in ((1, 10), (2, 24), (3, 30)):
+        run.record(step, {"reward": 0.5, "reward_std": 0.1, "rows": float(num_rows), "tokens_sampled": 10.0})
+    prompts: list[Any] = [f"asked {i}" for i in range(31)]  # one more than is recorded: a kill came between
+    prompts[14] = [{"role": "user", "content": "ねこ"}, {"role": "assistant", "content": "はい"}]
+    lines = "".join(json.dumps({"prompt": prompt, **row}) + "\n" for prompt in prompts)
+    (run.path / "data.jsonl").write_text(lines, encoding="utf-8")
+    source, text = report(run)
+    assert "rows collected 30" in text and "prompts that gave a row 75% 95% interval" in text and "10 prompts gave no row" in text
+    assert f"row 1 asked 0 {said} row 15 user: ねこ assistant: はい {said} row 30 asked 29 {said}" in text and "asked 30" not in text
+    assert "<h3>Rows collected</h3>" in source and "not known" not in text and "shaded" not in text
 
 
 def test_a_long_run_is_drawn_whole_and_small() -> None:

@@ -39,12 +39,18 @@ SEES = {
     "loops": {"types", "forest", "protocols", "text", "guard", "run", "samplers.draw"},
     "recipe_reader": set(),
     "recipe": {"types", "protocols", "algos", "tasks", "rewards", "guard", "models", "backends", "loops", "recipe_reader"},
-    "journey": {"types", "protocols", "guard", "run", "models", "backends", "loops", "recipe"},
-    "check": {"types", "text", "guard", "models", "loops", "recipe", "journey", "talk", "run"},
+    "parts": {"types", "protocols", "tasks", "guard", "models", "backends", "loops", "recipe"},
+    "outcome": {"protocols", "guard", "run"},
+    "collecting": {"types", "run", "loops", "recipe", "parts"},
+    "journey": {"types", "protocols", "guard", "run", "models", "samplers", "backends", "loops", "recipe", "parts", "outcome", "collecting"},
+    "stages": {"guard", "models", "recipe", "recipe_reader", "parts", "collecting"},
+    "road": {"run", "models", "recipe", "recipe_reader", "outcome", "journey", "stages", "lens"},
+    "lens": {"types", "protocols", "text", "tasks", "run", "models", "samplers", "recipe", "talk"},
+    "check": {"types", "text", "tasks", "guard", "models", "loops", "recipe", "parts", "stages", "talk", "run"},
     "talk": {"types", "text", "run", "models", "samplers"},
-    "new": {"tasks", "rewards"},
-    "cli": {"types", "run", "recipe", "journey", "check", "talk", "new"},
-    "__init__": {"types", "forest", "algos", "guard", "models", "backends", "journey"},
+    "new": {"types", "tasks", "rewards"},
+    "cli": {"types", "run", "recipe", "road", "stages", "outcome", "check", "talk", "new", "lens", "models"},
+    "__init__": {"types", "forest", "algos", "guard", "models", "backends", "road"},
 }
 STANDARD = sys.stdlib_module_names
 MAX_LINES = {"src/ikusei/algos": 100, "src/ikusei/rewards": 100, "src/ikusei/search": 100, "tour": 120, "tests": 600}  # anywhere else 300

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ikusei.backends.local import LocalPolicy, LocalSettings
     from ikusei.forest import Forest, Loss, Outputs, plant
     from ikusei.guard.workers import RewardSpec, RewardWorkers
-    from ikusei.journey import resume, train
     from ikusei.models.load import load_model, load_tokenizer
+    from ikusei.road import resume, train
     from ikusei.types import Example, Group, Prompt, Response, Sampling, Score
 
 _HOME = {
@@ -34,8 +34,8 @@ _HOME = {
     "RewardWorkers": "guard.workers",
     "load_model": "models.load",
     "load_tokenizer": "models.load",
-    "resume": "journey",
-    "train": "journey",
+    "resume": "road",
+    "train": "road",
     "Example": "types",
     "Group": "types",
     "Prompt": "types",

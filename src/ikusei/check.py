@@ -17,15 +17,18 @@ from rich.text import Text
 
 from ikusei.guard.outcomes import too_many_failures
 from ikusei.guard.workers import RewardWorkers
-from ikusei.journey import Parts, build
-from ikusei.loops.evaluate import evaluate
+from ikusei.loops.few_shot import evaluate_with_shots
 from ikusei.loops.order import in_order
 from ikusei.loops.supervised import SupervisedSettings
 from ikusei.models.causal import CHUNK_LOGITS
+from ikusei.parts import Parts, build
 from ikusei.recipe import Recipe, read_recipe
 from ikusei.run.files import plain
+from ikusei.stages import Stage, is_road, prove, read_stages
 from ikusei.talk import find_model
+from ikusei.tasks.files import Files
 from ikusei.text.answer import split_thought
+from ikusei.text.chat import continuation
 from ikusei.types import Group, Prompt, Response
 
 SHOWN = 3  # prompts whose answers are shown
@@ -50,7 +53,8 @@ class Check:
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
-    tokens: list[tuple[str, bool]] = field(default_factory=list)  # the first row, token by token: its text and whether it is scored
+    tokens: list[list[tuple[str, bool]]] = field(default_factory=list)  # the first row, each of its responses token by token after the
+    # prompt: the token's text and whether it is scored
 
     @property
     def ready(self) -> bool:
@@ -58,6 +62,24 @@ class Check:
 
     def plain(self) -> dict[str, Any]:
         return {**asdict(self), "ready": self.ready}
+
+
+def check_file(path: Path, overrides: Sequence[str] = ()) -> Check:
+    """A recipe, of stages or of one. Of stages the first is tried whole, and of the others what does not wait for it."""
+    if not is_road(path):
+        return check(read_recipe(path, overrides))
+    stages = read_stages(path, overrides)
+    for stage in stages[1:]:
+        prove(stage, stages)
+    found = check(stages[0].recipe())
+    return replace(found, facts={"stage": f"1 of {len(stages)}: {stages[0].name}", **found.facts, **dict(map(_later, stages[1:]))})
+
+
+def _later(stage: Stage) -> tuple[str, str]:
+    """What can be said of a stage before those before it have run."""
+    takes = ", ".join(dict.fromkeys(f"{'.'.join(key)} from {name}" for key, name in stage.takes))
+    told = f"{stage.name}: read and tried" + (f", but for what it takes from earlier stages: {takes}" if takes else "")
+    return f"stage {stage.number}", told
 
 
 def check(recipe: Recipe) -> Check:
@@ -68,13 +90,11 @@ def check(recipe: Recipe) -> Check:
     if isinstance(recipe.train, SupervisedSettings):
         group = parts.rows.examples(0, 1)[0]
         return Check(facts, tokens=_tokens(parts, group))
-    if not parts.rewards:
-        return Check(facts, ["rewards: none given, and the task brings none; name at least one, for example `rewards: [exact]`"])
-    with RewardWorkers(parts.rewards) as workers:
+    with parts.workers() as workers:
         groups = _answered(recipe, parts, workers)
         gold = _gold(parts, workers)
     facts["rewards"] = _signal(groups) + (f"; {gold}" if gold else "")
-    problem = too_many_failures(groups, recipe.train.max_failures)
+    problem = too_many_failures(groups, *([] if recipe.train is None else [recipe.train.max_failures]))
     answers = [_answer(group.prompt, response) for group in groups[:SHOWN] for response in group.responses[:2]]
     some = too_many_failures(groups, 0.0)
     warnings = ([some] if some and not problem else []) + _warnings(groups)
@@ -83,13 +103,14 @@ def check(recipe: Recipe) -> Check:
 
 def measure(recipe: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """The evaluation that a run makes before training, of the recipe's model as it is. A run folder stands for what it raised."""
+    if is_road(recipe):
+        raise ValueError(f"{recipe}: a recipe of stages; eval measures one model: give a recipe of one stage, with model=runs/<this run>")
     read = read_recipe(recipe, overrides)
     parts = build(replace(read, model=find_model(read.model)) if isinstance(read.model, str) else read)
     if not parts.rewards or read.eval.num_prompts == 0:
         raise ValueError(f"{recipe}: nothing to measure: {len(parts.rewards)} rewards, eval.num_prompts {read.eval.num_prompts}; give both")
-    with RewardWorkers(parts.rewards) as workers:
-        prompts = parts.eval_rows.held_out(read.eval.num_prompts)
-        found = evaluate(parts.policy.snapshot(), prompts, workers, read.eval, read.sampling, read.seed).results
+    with parts.workers() as workers:
+        found = evaluate_with_shots(parts.policy.snapshot(), parts.eval_rows, workers, read.eval, read.sampling, read.seed).results
     return plain(found)
 
 
@@ -100,7 +121,8 @@ def show(found: Check, console: Console) -> None:
         console.print(fact, markup=False, highlight=False)
     if found.tokens:
         console.print("\n[bold]the first row, as tokens[/] ([green]scored[/] and [dim]not scored[/])")
-        console.print(Text.assemble(*[(piece, "green" if scored else "dim") for piece, scored in found.tokens]))
+    for response in found.tokens:
+        console.print(Text.assemble(*[(piece, "green" if scored else "dim") for piece, scored in response]))
     if found.answers:
         table = Table("prompt", "answer", "total", "rewards", title="\nreal answers and what they earn", title_justify="left", box=None)
         for answer in found.answers:
@@ -117,20 +139,29 @@ def show(found: Check, console: Console) -> None:
 def _data(recipe: Recipe, parts: Parts) -> str:
     rows = {split: recipe.task.num_rows(split) for split in ("train", "test")}
     counts = ", ".join(f"{'endless' if n is None else n} {split} rows" for split, n in rows.items())
-    prompts = parts.rows.prompts(0, min(64, rows["train"] or 64))
-    lengths = [len(prompt.tokens) for prompt in prompts]
-    context = parts.policy.causal.context
-    return f"{counts}; prompts of {min(lengths)} to {max(lengths)} tokens (median {median(lengths):g}); the model's context holds {context}"
+    shape = f" of {recipe.task.shape}" if isinstance(recipe.task, Files) else ""
+    first = min(64, rows["train"] or 64)
+    what, lengths = "prompts", [len(prompt.tokens) for prompt in parts.rows.prompts(0, first)]
+    if isinstance(recipe.train, SupervisedSettings):
+        groups = parts.rows.examples(0, first)
+        what = "prompts with a response"
+        lengths = [len(group.prompt.tokens) + len(response.tokens) for group in groups for response in group.responses]
+    told = f"{what} of {min(lengths)} to {max(lengths)} tokens (median {median(lengths):g})"
+    return f"{counts}{shape}; {told}; the model's context holds {parts.policy.causal.context}"
 
 
 def _memory(recipe: Recipe, parts: Parts) -> str:
-    """fp32 weights, gradients and two moments; what a part keeps for the backward (17 numbers of hidden size a token and layer,
-    arXiv:2205.05198, without the attention scores); one chunk of logits with its gradient; keys and values of the sampler."""
+    """fp32 weights, gradients and two moments, also of a critic; what a part keeps for the backward (17 numbers of hidden size a token and
+    layer, arXiv:2205.05198, without the attention scores); one chunk of logits with its gradient; keys and values of the sampler; the
+    weights of a reference and of reward models."""
     config, parameters = parts.policy.causal.model.config.get_text_config(), parts.facts["parameters"]
     hidden, layers = config.hidden_size, config.num_hidden_layers
-    state = 16 * parameters * (1.25 if "reference" in recipe.algorithm.needs else 1)
-    activations = recipe.train.tokens_per_part * hidden * 4 * (layers + 17 if recipe.policy.gradient_checkpointing else 17 * layers)
-    cache = 0
+    asked = sum(p.numel() for judge in parts.judges.values() for each in judge.members for p in each.model.model.parameters())
+    asked += parameters * bool(recipe.algorithm is not None and {"reference", "mismatched"} & recipe.algorithm.needs)
+    state, activations, cache = 4 * parameters + 4 * asked, 0, 0
+    if recipe.train is not None:
+        state = 16 * sum(p.numel() for p in parts.policy.trained.parameters()) + 4 * asked
+        activations = recipe.train.tokens_per_part * hidden * 4 * (layers + 17 if recipe.policy.gradient_checkpointing else 17 * layers)
     if not isinstance(recipe.train, SupervisedSettings):
         cache = 8 * layers * hidden * parts.policy.settings.num_slots * min(recipe.sampling.max_tokens + 64, parts.policy.causal.context)
     total = state + activations + cache + 12 * CHUNK_LOGITS
@@ -143,7 +174,7 @@ def _size(count: float) -> str:
 
 
 def _answered(recipe: Recipe, parts: Parts, workers: RewardWorkers) -> list[Group]:
-    prompts = parts.rows.prompts(0, recipe.train.prompts_per_step)
+    prompts = parts.rows.prompts(0, (recipe.collect or recipe.train).prompts_per_step)
     groups = parts.policy.snapshot().sample(prompts, ANSWERS, recipe.sampling, recipe.seed)
     return in_order(prompts, workers.score(groups))
 
@@ -151,7 +182,7 @@ def _answered(recipe: Recipe, parts: Parts, workers: RewardWorkers) -> list[Grou
 def _gold(parts: Parts, workers: RewardWorkers) -> str:
     """What the rewards say of the gold answers, where the data has some."""
     prompts = [prompt for prompt in parts.rows.prompts(0, 16) if "answer" in prompt.columns]
-    groups = [Group(prompt, (Response((0,), (True,), str(prompt.columns["answer"])),)) for prompt in prompts]
+    groups = [Group(prompt, (continuation(parts.policy.tokenizer, prompt, str(prompt.columns["answer"])),)) for prompt in prompts]
     totals = [r.total for group in workers.score(groups) for r in group.responses if r.total is not None]
     return f"gold answers earn {fmean(totals):.3g} on average" if totals else ""
 
@@ -188,7 +219,9 @@ def _answer(prompt: Prompt, response: Response) -> Answer:
     return Answer(prompt.text, response.text, score.total, told)
 
 
-def _tokens(parts: Parts, group: Group) -> list[tuple[str, bool]]:
-    response = group.responses[0]
-    pieces = [(token, False) for token in group.prompt.tokens] + list(zip(response.tokens, response.mask, strict=True))
-    return [(str(parts.policy.tokenizer.decode([token])), scored) for token, scored in pieces]
+def _tokens(parts: Parts, group: Group) -> list[list[tuple[str, bool]]]:
+    """What is learned of a row of data, and of sampled answers the first."""
+    sampled = group.responses[0].logprobs is not None
+    asked = [(token, False) for token in group.prompt.tokens]
+    rows = [[*asked, *zip(each.tokens, each.mask, strict=True)] for each in (group.responses[:1] if sampled else group.responses)]
+    return [[(str(parts.policy.tokenizer.decode([token])), scored) for token, scored in row] for row in rows]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 app = App(name="ikusei", help="Raise a language model, from raw text to a model people want to use.", version="0.1.0")
 out, err = Console(), Console(stderr=True)
@@ -50,17 +52,18 @@ def train(
         raise ValueError("train: --dry-run checks a recipe, and --resume goes on with a run; give one of the two")
     if dry_run and recipe is not None:
         return check(recipe, *overrides, as_json=as_json)
-    from ikusei import journey  # torch and transformers: seconds
+    from ikusei import outcome as telling
+    from ikusei import road  # torch and transformers: seconds
 
     console = err if as_json else out
     if resume is not None:
-        outcome = journey.resume(resume, console)
+        outcome = road.resume(resume, console)
     else:
         assert recipe is not None
-        outcome = journey.train(recipe, *overrides, folder=folder, console=console)
+        outcome = road.train(recipe, *overrides, folder=folder, console=console)
     if as_json:
         print(json.dumps({"folder": str(outcome.folder), **outcome.summary}))
-    journey.tell(outcome, console)
+    telling.tell(outcome, console)
     return outcome.exit_code
 
 
@@ -68,9 +71,8 @@ def train(
 def check(recipe: Path, *overrides: str, as_json: AsJson = False) -> int:
     """Try a recipe without training: configuration, data, rewards on real rows, tokens coloured by mask, memory."""
     from ikusei import check as checking
-    from ikusei.recipe import read_recipe
 
-    found = checking.check(read_recipe(recipe, overrides))
+    found = checking.check_file(recipe, overrides)
     if as_json:
         print(json.dumps(found.plain()))
     else:
@@ -82,7 +84,7 @@ def check(recipe: Path, *overrides: str, as_json: AsJson = False) -> int:
 def eval(recipe: Path, *overrides: str, as_json: AsJson = False) -> int:
     """Measure the recipe's model on its held-out prompts; `model=runs/<run>` measures what a run has raised."""
     from ikusei import check as checking
-    from ikusei import journey
+    from ikusei import outcome as telling
 
     results = checking.measure(recipe, overrides)
     if as_json:
@@ -91,7 +93,7 @@ def eval(recipe: Path, *overrides: str, as_json: AsJson = False) -> int:
     table = Table("", "value (95 % interval)", box=None, padding=(0, 2))
     for name, value in results.items():
         number = f"{value:.4g}" if isinstance(value, float) else str(value)
-        table.add_row(name, journey.figure(value) if isinstance(value, dict) else number)
+        table.add_row(name, telling.figure(value) if isinstance(value, dict) else number)
     out.print(table)
     return 0
 
@@ -133,6 +135,95 @@ def chat(
     from ikusei.types import Sampling
 
     talk.chat(talk.find_model(model), Sampling(temperature, max_tokens=max_tokens), turns, out)
+    return 0
+
+
+@app.command
+def score(
+    *texts: str,
+    prompt: str | None = None,
+    model: str | None = None,
+    file: Path | None = None,
+    open: Annotated[bool, Parameter(negative=())] = False,
+    tokens: Annotated[bool, Parameter(negative=())] = False,
+    as_json: AsJson = False,
+) -> int:
+    """log P of texts under a model, in nats: how likely it is to write exactly this and to end there.
+
+    Parameters
+    ----------
+    texts
+        The texts to score, each in quotes.
+    prompt
+        What they answer, asked by the chat template (default: nothing; they are raw text after the separator token).
+    model
+        A folder, a run, a hub id or seedling (default: the newest run).
+    file
+        More texts: one a line, or .jsonl with a `text` in each row.
+    open
+        Leave out the token that ends a text: the probability of all strings that begin so.
+    tokens
+        Show log p of each token.
+    """
+    from ikusei import lens
+    from ikusei.run.files import plain
+
+    scored = lens.scores(model, texts, file, prompt, ends=not open)
+    if as_json:
+        rows = [{**asdict(each), "logp": each.logp, "bits_per_byte": each.bits_per_byte} for each in scored]
+        print(json.dumps(plain(rows), ensure_ascii=False))
+        return 0
+    table = Table("P", "log P", "per token", "bits per byte", "text", box=None, padding=(0, 2))
+    for each in scored:
+        numbers = (f"{number:.4f}" for number in (each.logp, each.per_token, each.bits_per_byte))
+        table.add_row(each.probability, *numbers, Text(each.text, overflow="fold"))
+        for token, logp in each.spelled if tokens else ():
+            table.add_row("", f"{logp:.4f}", "", "", Text(token, "dim"))
+    out.print(table)
+    out.print("in nats, of", "all strings that begin so" if open else "each text and the token that ends it", style="dim")
+    return 0
+
+
+@app.command(name="lens")
+def lens_(
+    *models: str,
+    task: str,
+    sets: str | None = None,
+    prompts: int = 64,
+    samples: int = 32,
+    form: str | None = None,
+    file: Annotated[Path | None, Parameter(name="--out")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """How much probability models give to sets of strings, such as natural and desirable answers, a stage each.
+
+    Parameters
+    ----------
+    models
+        A stage each, as NAME=MODEL or MODEL. Before MODEL, `text:` asks in raw text a model that knows no conversations, and `fresh:` takes
+        its configuration with random weights: untrained=text:fresh:seedling
+    task
+        Whose held-out prompts are asked: cat_lover, or package.module:Class.
+    sets
+        module:function or my_file.py:function, from a text to the innermost set that holds it (default: the task's own).
+    form
+        What `text:` asks, with {prompt} for the question and \\n for a new line (default: Q{prompt}\\nA).
+    file
+        Draw the stages into this SVG file.
+    """
+    from ikusei import lens
+
+    found = lens.measure(lens.named(models), task, sets, form, lens.LensSettings(num_prompts=prompts, num_samples=samples))
+    if file is not None:
+        file.write_text(lens.picture(found), "utf-8")
+    if as_json:
+        print(json.dumps([asdict(row) for row in found.rows], ensure_ascii=False))
+        return 0
+    table = Table("stage", "set", "P by samples (95 % interval)", "log10 P by members (± error)", box=None, padding=(0, 2))
+    for row in found.rows:
+        listed = "" if row.log10_mass is None else f"{row.log10_mass:.2f} ± {row.log10_error:.2f}"
+        table.add_row(row.stage, row.set, f"{row.share:.3f} ({row.low:.3f} to {row.high:.3f})", listed)
+    out.print(table)
     return 0
 
 

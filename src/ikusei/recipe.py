@@ -6,6 +6,7 @@
     rewards: [exact, {path: my_reward.py:score, weight: 0.5}]
     algorithm: {name: my_loss.py:MyLoss}     # a user's own class, from a file or `package.module:Class`
     train: {steps: 100}                      # the settings of the loop that the algorithm learns by
+    collect: {kind: pairs}                   # instead of algorithm and train: the model's own answers become data
 
 Defaults give way to the file, and the file to `key=value` overrides. Relative paths start at the recipe's folder where they exist there,
 else at the working directory. The classes are imported only when a recipe is read, so that the command line starts without torch.
@@ -35,9 +36,10 @@ from ikusei.types import Sampling, content_id
 if TYPE_CHECKING:  # these import torch
     from ikusei.backends.local import LocalSettings
     from ikusei.guard.outcomes import RewardSpec
+    from ikusei.loops.collect import CollectSettings
     from ikusei.loops.evaluate import EvalSettings
     from ikusei.models.make import MakeModel
-    from ikusei.protocols import Algorithm, Task
+    from ikusei.protocols import Task
 
 TASKS = {
     "arithmetic": "ikusei.tasks.arithmetic:Arithmetic",
@@ -46,26 +48,44 @@ TASKS = {
     "files": "ikusei.tasks.files:Files",
     "nursery": "ikusei.tasks.nursery:Nursery",
 }
-ALGORITHMS = {"grpo": "ikusei.algos.grpo:GRPO", "lm": "ikusei.algos.lm:LanguageModelling"}
+ALGORITHMS = {
+    "lm": "ikusei.algos.lm:LanguageModelling",
+    "bradley_terry": "ikusei.algos.bradley_terry:BradleyTerry",
+    "plackett_luce": "ikusei.algos.plackett_luce:PlackettLuce",
+    "ppo": "ikusei.algos.ppo:PPO",
+    "grpo": "ikusei.algos.grpo:GRPO",
+    "online_dpo": "ikusei.algos.online_dpo:OnlineDPO",
+    "dpo": "ikusei.algos.dpo:DPO",
+    "robust_dpo": "ikusei.algos.robust_dpo:RobustDPO",
+    "ipo": "ikusei.algos.ipo:IPO",
+    "hinge": "ikusei.algos.hinge:Hinge",
+    "apo": "ikusei.algos.apo:APO",
+    "simpo": "ikusei.algos.simpo:SimPO",
+    "orpo": "ikusei.algos.orpo:ORPO",
+    "kto": "ikusei.algos.kto:KTO",
+}
 
-NAMED = {"task": TASKS, "eval_task": TASKS, "algorithm": ALGORITHMS}
+NAMED = {"task": TASKS, "eval_task": TASKS, "replay_task": TASKS, "algorithm": ALGORITHMS}
+OPTIONAL = frozenset({"eval_task", "replay_task"})
 SETTINGS = {
     "policy": "ikusei.backends.local:LocalSettings",
     "sampling": "ikusei.types:Sampling",
     "eval": "ikusei.loops.evaluate:EvalSettings",
 }
+COLLECT = "ikusei.loops.collect:CollectSettings"
 ONLINE_LOOP = "ikusei.loops.online:OnlineSettings"
 SUPERVISED_LOOP = "ikusei.loops.supervised:SupervisedSettings"
 REWARD = "ikusei.guard.outcomes:RewardSpec"
 MAKE_MODEL = "ikusei.models.make:MakeModel"
 
+KNOWN_REWARDS = (*BUILT_IN, "learned")  # the last is a reward model, named in its settings
 NOT_FOLDERS = frozenset({"seedling", "characters"})  # names of ours, also where a folder is called so
 FROM_FILE = "ikusei_recipe_file_"  # begins the module name of a user's file
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole run. The classes of the sections are those of the tables above."""
+    """A whole run; the classes of the sections are those of the tables above. One that collects has no algorithm and no train (None)."""
 
     name: str
     seed: int  # 0 or more
@@ -73,30 +93,39 @@ class Recipe:
     policy: LocalSettings
     task: Task
     eval_task: Task
+    replay_task: Task | None
     rewards: tuple[RewardSpec, ...]  # empty: those of the task
-    algorithm: Algorithm
+    algorithm: Any  # an Algorithm
     sampling: Sampling
     train: Any  # OnlineSettings or SupervisedSettings
+    collect: CollectSettings | None
     eval: EvalSettings
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a file. Raises RecipeError with everything that is wrong in the file and the overrides."""
-    document = _spelled_out(with_overrides(_spelled_out(parse(path)), overrides))
+    return read_document(parse(path), overrides)
+
+
+def read_document(document: Document, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a document that was parsed."""
+    document = spelled_out(with_overrides(spelled_out(document), overrides))
     kinds, document = _chosen(_with_defaults(document))
     built = build(make_dataclass("Recipe", kinds.items(), frozen=True), document)
-    return Recipe(**{"eval_task": built.task, **vars(built)})
+    absent = {"eval_task": built.task, "replay_task": None, "algorithm": None, "train": None, "collect": None}
+    return Recipe(**{**absent, **vars(built)})
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """Plain data with every default filled in; written as YAML it reads back to an equal recipe."""
     data = plain(recipe)
     for section, registry in NAMED.items():
-        data[section] = {"name": _name_of(type(getattr(recipe, section)), registry), **data[section]}
-    return data
+        if data[section] is not None:
+            data[section] = {"name": _name_of(type(getattr(recipe, section)), registry), **data[section]}
+    return {section: value for section, value in data.items() if value is not None}
 
 
-def _spelled_out(document: Document) -> Document:
+def spelled_out(document: Document) -> Document:
     """The document with short forms in full, so that an override can reach inside: `task: gym` is `task: {name: gym}`."""
     data = dict(document.data)
     for section in NAMED.keys() & data.keys():
@@ -109,8 +138,9 @@ def _spelled_out(document: Document) -> Document:
 
 def _with_defaults(document: Document) -> Document:
     """Sections that are absent or empty (all their lines commented out) take their defaults."""
-    empty = {"rewards": [], "train": {}, **{section: {} for section in SETTINGS}}
-    given = {key: value for key, value in document.data.items() if value is not None or key not in (*empty, "eval_task")}
+    trains = {} if "collect" in document.data else {"train": {}}
+    empty = {"rewards": [], **trains, **{section: {} for section in SETTINGS}}
+    given = {key: value for key, value in document.data.items() if value is not None or key not in (*empty, *OPTIONAL)}
     return replace(document, data={"name": document.path.stem, "seed": 0, "model": "seedling", **empty, **given})
 
 
@@ -120,21 +150,29 @@ def _chosen(document: Document) -> tuple[dict[str, Any], Document]:
     problems: list[Problem] = []
     settings = {section: _imported(path) for section, path in SETTINGS.items()}
     kinds = {"name": str, "seed": Annotated[int, Field(ge=0)], "model": str, **settings}
+    collects = "collect" in data
+    if collects:
+        kinds["collect"] = _imported(COLLECT)
+        data["collect"] = data["collect"] or {}
+        both = [section for section in ("algorithm", "train") if section in data]
+        problems += [Problem((section,), "given beside collect; a recipe collects or trains: drop one of them") for section in both]
     for section in NAMED:
-        if section in data or section != "eval_task":
+        if section in data or not (section in OPTIONAL or (collects and section == "algorithm")):
             try:
                 kinds[section], data[section] = _class_and_fields(section, data.get(section), folder)
             except ValueError as error:  # of the fields of an unknown class nothing can be said
                 problems.append(Problem((section, "name"), str(error)))
                 kinds[section], data[section] = Any, None
-    if kinds["algorithm"] is Any:
-        kinds["train"] = Any
+    if kinds.get("algorithm", Any) is Any:
+        kinds |= {} if collects else {"train": Any}
     else:
         from_texts = vars(kinds["algorithm"]).get("supervised", False)  # see `protocols.Algorithm`
         kinds["train"] = _imported(SUPERVISED_LOOP if from_texts else ONLINE_LOOP)
     if isinstance(data["model"], dict):
         kinds["model"] = _imported(MAKE_MODEL)
     data["model"] = _folders_found(data["model"], folder)
+    if isinstance(data["policy"], dict) and data["policy"].get("critic") not in (None, "head", "separate"):
+        data["policy"] = {**data["policy"], "critic": _folders_found(data["policy"]["critic"], folder)}
     kinds["rewards"] = tuple[_imported(REWARD), ...]
     if isinstance(data["rewards"], list):
         data["rewards"] = [_reward(each, folder) for each in data["rewards"]]
@@ -215,6 +253,8 @@ def _folders_found(model: Any, folder: Path) -> Any:
     """A model, or the tokenizer of one to be made, may be a folder: then it is found as paths are."""
     if isinstance(model, dict) and "tokenizer" in model:
         return {**model, "tokenizer": _folders_found(model["tokenizer"], folder)}
+    if isinstance(model, list):
+        return [_folders_found(each, folder) for each in model]
     if not isinstance(model, str) or model in NOT_FOLDERS:
         return model
     found = resolve_path(model, folder)
@@ -228,6 +268,10 @@ def _reward(given: Any, folder: Path) -> Any:
         return given
     file, _, function = path.rpartition(":")
     name = given.get("name", path.replace(":", ".").rpartition(".")[2])
+    settings = given.get("settings")
+    if path == "learned" and isinstance(settings, dict):
+        found = {key: _folders_found(value, folder) for key, value in settings.items() if key in ("model", "models")}
+        given = {**given, "settings": {**settings, **found}}
     return {**given, "name": name, "path": f"{resolve_path(file, folder)}:{function}" if file.endswith(".py") else path}
 
 
@@ -235,8 +279,9 @@ def _reward_problems(rewards: Sequence[Any]) -> list[Problem]:
     problems, names = [], []
     for position, reward in enumerate(rewards):
         name, path = (reward.get("name"), reward.get("path")) if isinstance(reward, dict) else (None, None)
-        if isinstance(path, str) and path not in BUILT_IN and not {":", "."} & set(path):
-            text = f"unknown reward{did_you_mean(path, BUILT_IN)}, got {show(path)}; allowed: {', '.join(BUILT_IN)}, or my_file.py:function"
+        if isinstance(path, str) and path not in KNOWN_REWARDS and not {":", "."} & set(path):
+            known = ", ".join(KNOWN_REWARDS)
+            text = f"unknown reward{did_you_mean(path, KNOWN_REWARDS)}, got {show(path)}; allowed: {known}, or my_file.py:function"
             problems.append(Problem(("rewards", str(position)), text))
         if name is not None and name in names:
             problems.append(Problem(("rewards", str(position)), f"a second reward called {name!r}; give it another `name`"))

@@ -20,12 +20,12 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import logging
 
 from ikusei.forest import Forest, Outputs
-from ikusei.models.body import checkpoint_layers
+from ikusei.models.body import checkpoint_layers, num_words
 from ikusei.models.causal import CausalModel
 from ikusei.models.heads import Critic, RewardModel, zero_head
 from ikusei.models.load import load_reward_model
 from ikusei.models.probe import probe
-from ikusei.protocols import LossFunction, Metrics
+from ikusei.protocols import LossFunction, Metrics, Policy
 from ikusei.samplers.local import LocalSampler, end_tokens
 
 ONE_THREAD = 10_000_000  # below so many parameters one thread is as fast as two, and ten times faster where the cores are shared
@@ -167,7 +167,8 @@ class LocalReference:
         with torch.no_grad():
             return self.causal.outputs(forest.to(self.causal.device))
 
-    def follow(self, policy: LocalPolicy, share: float) -> None:
+    def follow(self, policy: Policy, share: float) -> None:
+        assert isinstance(policy, LocalPolicy), "a reference follows the policy that it was made from"
         with torch.no_grad():
             for mine, theirs in zip(self.causal.model.parameters(), policy.causal.model.parameters(), strict=True):
                 mine.lerp_(theirs, share)
@@ -191,14 +192,16 @@ def take_up(model: PreTrainedModel, folder: Path) -> None:
 
 
 def make_critic(model: PreTrainedModel, kind: str, layout: str) -> Critic:
-    """See `LocalSettings.critic`. A reward model gives its body and its head, less what it adds to the reward."""
+    """See `LocalSettings.critic`. A reward model gives its body and its head, so that the critic begins as what it says."""
     size = model.config.get_text_config().hidden_size
     if kind == "head":
         return Critic(zero_head(size, model.device))
     if kind == "separate":
         return Critic(zero_head(size, model.device), copy.deepcopy(model.base_model))
+    if "/" not in kind and not Path(kind).is_dir():
+        raise ValueError(f"policy.critic: got {kind!r}; allowed: head, separate, or the folder of a reward model")
     judge = RewardModel(load_reward_model(kind), layout)
-    words, mine = (m.get_input_embeddings().weight.shape[0] for m in (judge.model, model))  # pyright: ignore[reportIndexIssue]
+    words, mine = num_words(judge.model), num_words(model)
     if words < mine:
         raise ValueError(
             f"policy.critic {kind!r}: it reads {words} tokens and the policy writes {mine}; it needs the policy's tokenizer; "

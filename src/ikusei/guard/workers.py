@@ -12,6 +12,8 @@ that hangs is known, the limit is exact, no call is ever made twice, and handing
 Not a library's process pool, where the workers share a pipe and a death is looked for now and then: under a busy trainer, rewards that end
 their process at once broke pebble 5.2's pool for good at the third of sixty, and one that left with exit code 0 was taken for a hang.
 
+A learned reward is no such code: a judge that the caller hands over scores all groups that wait for it at once, in the trainer's process.
+
 Left out: rewards that fork; Windows; a limit on what a reward prints.
 """
 
@@ -20,9 +22,9 @@ from __future__ import annotations
 import pickle
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
@@ -31,6 +33,8 @@ from typing import Self
 from ikusei.guard.outcomes import RewardSpec, total
 from ikusei.guard.process import Call, Parts, Worker
 from ikusei.types import Group, Score
+
+Judge = Callable[[Sequence[Group]], list[list[Parts]]]  # of each response of each group
 
 
 class RewardWorkers:
@@ -42,22 +46,30 @@ class RewardWorkers:
 
     Each response gets exactly one outcome from each reward. What a failing response of the batched signature costs is its whole group, for
     that reward: the call is not made again with fewer responses, since its values may be relative to the group.
-    `memory_mb` limits the memory of each worker; what rewards print goes to `log`, or nowhere.
+    `judges` are the rewards, by name, that are computed here and not in a worker. `memory_mb` limits the memory of each worker; what they
+    print goes to `log`, or nowhere.
     """
 
-    def __init__(self, specs: Sequence[RewardSpec], num_workers: int = 1, memory_mb: int = 2048, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        specs: Sequence[RewardSpec],
+        num_workers: int = 1,
+        memory_mb: int = 2048,
+        log: Path | None = None,
+        judges: Mapping[str, Judge] | None = None,
+    ) -> None:
         names = [spec.name for spec in specs]
         if twice := [name for name, times in Counter(names).items() if times > 1]:
             raise ValueError(f"rewards: got {twice[0]!r} twice; allowed: each name once; give one of them another name")
-        if all(spec.gate or spec.gold for spec in specs):
-            raise ValueError(
-                f"rewards: got {names}, each a gate or gold; allowed: at least one that is added up; there is nothing to learn from"
-            )
         if num_workers < 1 or memory_mb < 1:
             raise ValueError(f"rewards: got num_workers={num_workers}, memory_mb={memory_mb}; allowed: 1 or more")
         self.specs = tuple(specs)
+        self.judges = dict(judges or {})
+        self._waiting: list[tuple[Group, dict[str, Future[list[Parts]]]]] = []
+        called = tuple(spec for spec in specs if spec.name not in self.judges)
+        self._num_called = len(called)
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
-        self._workers = [Worker(self.specs, memory_mb, log) for _ in range(num_workers)]
+        self._workers = [Worker(called, memory_mb, log) for _ in range(num_workers if called else 0)]
         self._threads = [threading.Thread(target=self._serve, args=(worker,), daemon=True) for worker in self._workers]
         self._open = False
 
@@ -88,10 +100,13 @@ class RewardWorkers:
                 f"prompt {group.prompt.id}: columns {given} cannot be sent to a reward: {error}; allowed: plain data"
             ) from error
         texts = [response.text for response in group.responses]
-        calls = [Call(which, prompt, texts, Future()) for which in range(len(self.specs))]
+        calls = [Call(which, prompt, texts, Future()) for which in range(self._num_called)]
         for call in calls:
             self._calls.put(call)
-        return Pending(group, self.specs, tuple(call.outcome for call in calls))
+        judged: dict[str, Future[list[Parts]]] = {name: Future() for name in self.judges}
+        if judged:
+            self._waiting.append((group, judged))
+        return Pending(group, self.specs, (*(call.outcome for call in calls), *judged.values()), self._judge)
 
     def score(self, groups: Iterable[Group]) -> list[Group]:
         """The groups with their scores, in the order given."""
@@ -116,6 +131,19 @@ class RewardWorkers:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def _judge(self) -> None:
+        """Every judge scores the groups that wait, in the order in which they came."""
+        waiting, self._waiting = self._waiting, []
+        for name, judge in self.judges.items() if waiting else ():
+            try:
+                said = judge([group for group, _ in waiting])
+            except BaseException as error:  # as in `_serve`: nobody waits for what will not come
+                for _, outcomes in waiting:
+                    outcomes[name].set_exception(error)
+                continue
+            for (_, outcomes), parts in zip(waiting, said, strict=True):
+                outcomes[name].set_result(parts)
+
     def _serve(self, worker: Worker) -> None:
         for call in iter(self._calls.get, None):
             try:
@@ -132,9 +160,11 @@ class Pending:
     group: Group
     specs: tuple[RewardSpec, ...]
     outcomes: tuple[Future[list[Parts]], ...]  # for each reward, the parts of each response
+    judge: Callable[[], None] = field(compare=False)  # sees to those that nobody else computes
 
     def result(self) -> Group:
         """Waits, and returns the group with a score in every response, in their order."""
+        self.judge()
         by_reward = [outcome.result() for outcome in self.outcomes]
         scores = []
         for position in range(len(self.group.responses)):

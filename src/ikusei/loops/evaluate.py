@@ -14,22 +14,31 @@ from ikusei.loops.measure import thoughts
 from ikusei.loops.order import in_order
 from ikusei.loops.steps import RewardsFailed, StopAsked
 from ikusei.protocols import Sampler
-from ikusei.run.statistics import best_of, mean_interval, pass_table
+from ikusei.run.statistics import Interval, best_of, mean_interval, pass_table
 from ikusei.types import Group, Prompt, Response, Sampling
 
 
 @dataclass(frozen=True)
 class EvalSettings:
     """`num_prompts` held-out prompts (0: no evaluation) with `num_samples` answers each. An answer passes when its reward is at least
-    `pass_at`; the rewards that are marked gold judge, where there are any, else the total that is trained on."""
+    `pass_at`; the rewards that are marked gold judge, where there are any, else the total that is trained on. `shots` measures again with
+    so many examples in the prompt (see few_shot.py), and `form` asks in raw text, {prompt} being the question, instead of by the chat
+    template."""
 
     num_prompts: int = 64
     num_samples: int = 16
     pass_at: float = 1.0
+    shots: tuple[int, ...] = ()
+    form: str | None = None
 
     def __post_init__(self) -> None:
-        if self.num_prompts < 0 or self.num_samples < 1:
-            raise ValueError(f"got num_prompts={self.num_prompts}, num_samples={self.num_samples}; allowed: 0 or more, 1 or more")
+        if self.num_prompts < 0 or self.num_samples < 1 or any(shots < 1 for shots in self.shots):
+            raise ValueError(
+                f"got num_prompts={self.num_prompts}, num_samples={self.num_samples}, shots={list(self.shots)}; "
+                "allowed: 0 or more, 1 or more, each 1 or more (without examples it is measured anyway)"
+            )
+        if self.form is not None and "{prompt}" not in self.form:
+            raise ValueError(f"got form={self.form!r}; it must say where the question stands, for example 'Q: {{prompt}}\nA:'")
 
     def passes(self, value: float) -> bool:
         """Rewards are sums: 0.7 + 0.2 + 0.1 must pass at 1."""
@@ -76,6 +85,7 @@ def evaluate(
     results: dict[str, Any] = {"num_prompts": len(groups), "num_samples": settings.num_samples}
     results |= pass_table([[settings.passes(value) for value in row] for row in numbers], ks)
     results["reward"] = mean_interval([fmean(row) for row in numbers])
+    results |= {f"rewards/{spec.name}": part for spec in workers.specs if (part := of_reward(spec.name, groups))}
     if any(value not in (0, 1) for row in numbers for value in row):  # else best of k is pass@k
         results |= {f"best_of_{k}": mean_interval([best_of(row, k) for row in numbers]) for k in ks[1:]}
     results |= {
@@ -88,6 +98,13 @@ def evaluate(
     described = thoughts(responses)
     results |= {"empty_thoughts": described["thoughts/empty"]} if described else {}
     return Evaluation(results, [row for group, values in zip(groups, judged, strict=True) for row in rows_of(group, values, settings)])
+
+
+def of_reward(name: str, groups: Sequence[Group]) -> Interval | None:
+    """One reward's mean over prompts; None where it has said nothing."""
+    parts = [[response.score.parts[name].value for response in group.responses if response.score] for group in groups]
+    means = [fmean(known) for row in parts if (known := [value for value in row if value is not None])]
+    return mean_interval(means) if means else None
 
 
 def judgement(response: Response, gold: Sequence[str]) -> float | None:

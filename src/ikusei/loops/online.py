@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from ikusei.forest import Forest, Totals, count, plant
 from ikusei.guard.outcomes import failure_counts, too_many_failures
 from ikusei.guard.workers import RewardWorkers
+from ikusei.loops.asked import Before, along_M
 from ikusei.loops.data import Rows
 from ikusei.loops.measure import describe, peak_memory_mb
 from ikusei.loops.order import in_order
-from ikusei.loops.steps import RewardsFailed, Schedule, Shape, Step, StopAsked, logp_of, naming, update, with_gap
-from ikusei.protocols import Algorithm, LossFunction, Metrics, Policy, Reference, Sampler, State
+from ikusei.loops.replay import Replay, Replaying
+from ikusei.loops.steps import Moving, RewardsFailed, Schedule, Shape, Step, StopAsked, naming, update, with_gap
+from ikusei.protocols import Algorithm, LossFunction, Metrics, Policy, Sampler, State
 from ikusei.samplers.draw import response_seed
 from ikusei.types import Group, Prompt, Sampling
 
@@ -45,6 +47,8 @@ class OnlineSettings:
     tokens_per_part: int = 8192
     save_every: int = 20
     max_failures: float = 0.5  # the run stops when a reward fails on a larger share of a step's answers
+    reference: Moving = field(default_factory=Moving)
+    replay: Replaying = field(default_factory=Replaying)
 
     def __post_init__(self) -> None:
         at_least_one = ("steps", "prompts_per_step", "num_responses", "updates_per_step", "tokens_per_part", "save_every")
@@ -68,21 +72,23 @@ class Online:
     sampling: Sampling
     settings: OnlineSettings
     seed: int
-    reference: Reference | None = None  # where the algorithm needs one: the policy as this stage began
+    before: Before  # who is asked; its reference, where the algorithm needs one, is the policy as this stage began
+    replay: Replay | None = None
 
     def steps(self, start: int, state: State, stop: StopAsked) -> Iterator[Step]:
         """Steps `start` + 1 to the last, each one yielded when its update is made; ends early once `stop` is asked."""
         for number in range(start, self.settings.steps):
             began = time.perf_counter()
             groups, clock = self.sample(number)
-            whole = [group.without_failures() for group in groups]
-            keep = [self.algorithm.keep(group) for group in whole]
+            whole = [self.whole(group) for group in groups]
+            keep = [self.keeps(group) for group in whole]
             kept = [group for group, yes in zip(whole, keep, strict=True) if yes]
             metrics = describe(groups, len(kept)) | failure_counts(groups) | clock
             trained = time.perf_counter()
             learned, advantages = self.learn(number, kept, count(whole), state)
             metrics |= learned
             state = self.algorithm.advance(state, metrics)
+            self.settings.reference.after(number + 1, self.before.reference, self.policy)
             now = time.perf_counter()
             metrics |= {"time/train": now - trained, "time/step": now - began, "memory/peak_mb": peak_memory_mb()}
             yield Step(number + 1, metrics, groups, keep, state, placed(groups, keep, advantages))
@@ -95,7 +101,7 @@ class Online:
         groups: list[Group] = []
         clock = {"time/sample": 0.0, "time/reward": 0.0}
         for round in range(1 + self.settings.refill_rounds):
-            missing = wanted - sum(self.algorithm.keep(group.without_failures()) for group in groups)
+            missing = wanted - sum(self.keeps(self.whole(group)) for group in groups)
             if missing <= 0:
                 break
             prompts = self.rows.prompts(number, wanted, round)[:missing]
@@ -120,27 +126,46 @@ class Online:
         and the group, with the weights as they were before the update."""
         forest = plant(kept, totals, self.sampling.temperature)
         if kept:
-            forest = forest.with_streams(self.asked_before(forest))
+            forest = forest.with_streams(self.asked_before(kept, forest))
             forest = forest.with_streams(self.algorithm.credit(kept, forest, state))
         lr = self.settings.schedule().at(number, self.settings.steps)
         losses: list[LossFunction] = [self.algorithm.loss] * self.settings.updates_per_step
         if not self.sampling.truncated:
             losses[0] = with_gap(losses[0])  # only the first update sees the weights that sampled
+        replayed = self.replay.pieces(number) if self.replay else []
         metrics: Metrics = {}
         with naming(self.policy, number, kept, forest, self.algorithm.loss):
             for loss in losses:
-                metrics |= update(self.policy, forest, loss, self.settings.tokens_per_part, lr)
-        return metrics, forest.streams["advantage_R"].tolist() if "advantage_R" in forest.streams else []
+                metrics |= update(self.policy, [(forest, loss), *replayed], self.settings.tokens_per_part, lr)
+        return metrics, advantages(forest)
 
-    def asked_before(self, forest: Forest) -> dict[str, Tensor]:
+    def asked_before(self, groups: Sequence[Group], forest: Forest) -> dict[str, Tensor]:
         """The streams that need forwards without gradient. The sampler's own log-probs serve as the old ones, unless it cut words off."""
-        streams, budget = {}, self.settings.tokens_per_part
-        if "old" in self.algorithm.needs:
-            cut = self.sampling.truncated
-            streams["old_logp_M"] = logp_of(self.policy.forward, forest, budget) if cut else forest["sampled_logp_M"]
-        if self.reference is not None:
-            streams["ref_logp_M"] = logp_of(self.reference.forward, forest, budget)
+        needs, budget = self.algorithm.needs, self.settings.tokens_per_part
+        streams = self.before.streams(groups, forest)
+        if "old" in needs:
+            streams["old_logp_M"] = along_M(self.policy, forest, budget) if self.sampling.truncated else forest["sampled_logp_M"]
         return streams
+
+    def whole(self, group: Group) -> Group:
+        """The group as it is learned from: without failed responses, and ranked by its totals where the algorithm asks for that."""
+        group = group.without_failures()
+        if "tiers" not in self.algorithm.needs:
+            return group
+        order = sorted(set(group.totals), reverse=True)
+        return replace(group, tiers=tuple(order.index(total) for total in group.totals))
+
+    def keeps(self, group: Group) -> bool:
+        return bool(group.responses) and self.algorithm.keep(group)
+
+
+def advantages(forest: Forest) -> list[float]:
+    """Of each response: its own, or the mean over its tokens, or none where the algorithm gives none."""
+    if "advantage_R" in forest.streams:
+        return forest["advantage_R"].tolist()
+    if "advantage_M" in forest.streams:
+        return (forest.sum_R(forest["advantage_M"]) / forest.length_R.clamp(min=1)).tolist()
+    return []
 
 
 def round_seed(seed: int, step: int, round: int) -> int:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from ikusei.forest import Forest, Loss, Outputs
-from ikusei.protocols import LossFunction, Metrics, Policy, State
+from ikusei.protocols import LossFunction, Metrics, Policy, Reference, State
 from ikusei.types import Group
 
 Shape = Literal["constant", "cosine", "linear"]
@@ -45,6 +42,24 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Moving:
+    """After every so many updates the reference's weights become `mix` of the policy's and 1 - mix of its own: 1 makes it the policy as it
+    is then (DeepSeek-R1-Zero), 0.6 is TR-DPO's (arXiv:2404.09656). 0 updates: it stays."""
+
+    every: int = 0
+    mix: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or not 0 < self.mix <= 1:
+            raise ValueError(f"got every={self.every}, mix={self.mix}; allowed: every 0 or more, 0 < mix <= 1")
+
+    def after(self, number: int, reference: Reference | None, policy: Policy) -> None:
+        """Moves it where the update with this number (1 for the first) is one to move after."""
+        if self.every and number % self.every == 0 and reference is not None:
+            reference.follow(policy, self.mix)
+
+
+@dataclass(frozen=True)
 class Step:
     """What a step leaves: the metrics, every group that was sampled, which of them were kept, and the algorithm's state after it."""
 
@@ -64,12 +79,13 @@ class RewardsFailed(RuntimeError):
     """A reward failed on too many answers to go on; the message names it and shows one of them."""
 
 
-def update(policy: Policy, forest: Forest, loss: LossFunction, tokens_per_part: int, lr: float) -> Metrics:
-    """One optimiser step, part by part. Raises FloatingPointError before the weights are touched."""
+def update(policy: Policy, pieces: Sequence[tuple[Forest, LossFunction]], tokens_per_part: int, lr: float) -> Metrics:
+    """One optimiser step on the sum of the losses, part by part. Raises FloatingPointError before the weights are touched."""
     total: Metrics = {}
-    for part in forest.split(tokens_per_part) if forest.trees else []:
-        for name, value in policy.forward_backward(part, loss).items():
-            total[name] = total.get(name, 0.0) + value
+    for forest, loss in pieces:
+        for part in forest.split(tokens_per_part) if forest.trees else []:
+            for name, value in policy.forward_backward(part, loss).items():
+                total[name] = total.get(name, 0.0) + value
     if not math.isfinite(total.get("loss", 0.0)):
         policy.zero_grad()
         raise NonFinite(f"the loss is {total['loss']}")
@@ -92,11 +108,6 @@ def blame(policy: Policy, forest: Forest, groups: Sequence[Group], loss: LossFun
         if not math.isfinite(float(loss(out, tree.to(out.logp_M.device)).value)):
             return f"first in group {group.prompt.id} ({group.prompt.text[:80]!r})"
     return "in no group alone: only the gradient is not finite; a smaller learning rate or clip_norm may help"
-
-
-def logp_of(forward: Callable[[Forest], Outputs], forest: Forest, tokens_per_part: int) -> Tensor:
-    """[M] log-probs of a whole forest, part by part. Parts keep the order of M."""
-    return torch.cat([forward(part).logp_M.to(forest.target_M.device) for part in forest.split(tokens_per_part)])
 
 
 def with_gap(loss: LossFunction) -> LossFunction:

@@ -1,22 +1,29 @@
-"""The supervised loop: texts in, one update a step. Pretraining and fine-tuning differ in their rows alone."""
+"""The supervised loop: rows of data in, one update a step. Pretraining, fine-tuning, reward models and DPO differ in rows and losses."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ikusei.forest import count, plant
+from ikusei.loops.asked import Before
 from ikusei.loops.data import Rows
+from ikusei.loops.filtering import Filter
 from ikusei.loops.measure import peak_memory_mb
-from ikusei.loops.steps import Schedule, Shape, Step, StopAsked, naming, update
+from ikusei.loops.normalise import Normalising
+from ikusei.loops.replay import Replay, Replaying
+from ikusei.loops.steps import Moving, Schedule, Shape, Step, StopAsked, naming, update
 from ikusei.protocols import Algorithm, Policy, State
+from ikusei.types import Group
 
 
 @dataclass(frozen=True)
 class SupervisedSettings:
     """Each step takes `examples_per_step` rows and makes one update. `in_order` reads them as they come, else they are shuffled each
-    epoch. `tokens_per_part` bounds the memory of the update and changes no number."""
+    epoch. `tokens_per_part` bounds the memory of the update and changes no number. `cut_at` is how many tokens a prompt with a response
+    may have; what is longer is cut only where it is given. `filtered` drops pairs that the policy has outgrown (see filtering.py);
+    `normalise` is for reward models (see normalise.py)."""
 
     steps: int = 100
     examples_per_step: int = 32
@@ -27,10 +34,15 @@ class SupervisedSettings:
     min_lr: float = 0.0
     tokens_per_part: int = 8192
     save_every: int = 100
+    cut_at: int | None = None
+    filtered: bool = False
+    reference: Moving = field(default_factory=Moving)
+    replay: Replaying = field(default_factory=Replaying)
+    normalise: Normalising = field(default_factory=Normalising)
 
     def __post_init__(self) -> None:
-        at_least_one = ("steps", "examples_per_step", "tokens_per_part", "save_every")
-        low = {name: value for name, value in vars(self).items() if name in at_least_one and value < 1}
+        at_least_one = ("steps", "examples_per_step", "tokens_per_part", "save_every", "cut_at")
+        low = {name: value for name, value in vars(self).items() if name in at_least_one and value is not None and value < 1}
         if low:
             raise ValueError(f"got {low}; allowed: 1 or more")
         self.schedule()
@@ -47,20 +59,38 @@ class Supervised:
     rows: Rows
     algorithm: Algorithm
     settings: SupervisedSettings
+    before: Before
+    replay: Replay | None = None
+    filter: Filter | None = None
 
     def steps(self, start: int, state: State, stop: StopAsked) -> Iterator[Step]:
         """Steps `start` + 1 to the last, each one yielded when its update is made; ends early once `stop` is asked."""
         for number in range(start, self.settings.steps):
             began = time.perf_counter()
-            groups = self.rows.examples(number, self.settings.examples_per_step)
-            forest = plant(groups)
-            forest = forest.with_streams(self.algorithm.credit(groups, forest, state))
+            groups, state = self.take(number, state)
+            keep = [self.algorithm.keep(group) for group in groups]
+            kept = [group for group, yes in zip(groups, keep, strict=True) if yes]
+            forest = plant(kept, count(groups))
+            if kept:
+                forest = forest.with_streams(self.before.streams(kept, forest))
+                forest = forest.with_streams(self.algorithm.credit(kept, forest, state))
+            pieces = [(forest, self.algorithm.loss), *(self.replay.pieces(number) if self.replay else [])]
             lr = self.settings.schedule().at(number, self.settings.steps)
-            with naming(self.policy, number, groups, forest, self.algorithm.loss):
-                metrics = update(self.policy, forest, self.algorithm.loss, self.settings.tokens_per_part, lr)
-            state = self.algorithm.advance(state, metrics)
+            with naming(self.policy, number, kept, forest, self.algorithm.loss):
+                metrics = update(self.policy, pieces, self.settings.tokens_per_part, lr)
+            state = {**state, **self.algorithm.advance(state, metrics)}
+            self.settings.reference.after(number + 1, self.before.reference, self.policy)
             metrics |= {"time/step": time.perf_counter() - began, "memory/peak_mb": peak_memory_mb()}
             metrics["completions/mean_length"] = count(groups).tokens / count(groups).responses
-            yield Step(number + 1, metrics, groups, [True] * len(groups), state)
+            if self.filter:
+                metrics["pairs/left"] = float(len(state["filter"]["rows"]))
+            yield Step(number + 1, metrics, groups, keep, state)
             if stop:
                 return
+
+    def take(self, number: int, state: State) -> tuple[list[Group], State]:
+        """The rows of a step, from all of them or from those that a filter has left."""
+        if self.filter is None:
+            return self.rows.examples(number, self.settings.examples_per_step), state
+        groups, filtered = self.filter.take(number, self.settings.examples_per_step, state.get("filter"))
+        return groups, {**state, "filter": filtered}

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ikusei.forest import Forest
@@ -61,7 +61,12 @@ def _checkpointed(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 def configured(model: PreTrainedModel, name: str, default: Any = None) -> Any:
     """What the model's configuration says under a standard name, or under the older name that it maps it to (GPT-2's `n_positions`)."""
-    config = model.config.get_text_config()
+    return said_by(model.config, name, default)
+
+
+def said_by(config: PreTrainedConfig, name: str, default: Any = None) -> Any:
+    """The same of a configuration alone."""
+    config = config.get_text_config()
     value = config.to_dict().get(config.attribute_map.get(name, name))
     return default if value is None else value
 
@@ -69,6 +74,12 @@ def configured(model: PreTrainedModel, name: str, default: Any = None) -> Any:
 def context_of(model: PreTrainedModel) -> int:
     """How many tokens fit: prompt and response together."""
     return configured(model, "max_position_embeddings", 1 << 30)
+
+
+def num_words(model: PreTrainedModel) -> int:
+    """How many different tokens the model reads."""
+    embeddings: Any = model.get_input_embeddings()
+    return embeddings.weight.shape[0]
 
 
 def plain_attention(model: PreTrainedModel) -> str:

@@ -16,6 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from ikusei.models.body import said_by
 from ikusei.models.heads import fresh_score
 
 SEEDLING = Path(__file__).parents[3] / "seedling"
@@ -32,28 +33,38 @@ def resolve(name: str) -> str:
         inside = sorted(p.parent.name for p in folder.glob("*/config.json"))
         hint = f"did you mean {name}/{inside[-1]}" if inside else "give the folder that save_pretrained wrote"
         raise ValueError(f"model {name!r}: the folder has no config.json; {hint}")
-    if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+    meant_as_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or (folder.parent.name and folder.parent.is_dir())
+    if not folder.is_dir() and meant_as_path:
         raise ValueError(f"model {name!r}: no such folder; allowed: a folder with config.json, a hub id such as org/name, or seedling")
     return str(folder) if folder.is_dir() else name
 
 
 def load_model(name: str) -> PreTrainedModel:
     """The weights of a language model in fp32. Raises ValueError with the reason where it cannot be loaded."""
-    if is_reward_model(name):
-        raise ValueError(f"model {name!r}: it is a reward model, which writes nothing; give a language model, and it as a reward")
+    check_kind(name, reward=False)
     return _loaded(name, AutoModelForCausalLM)
 
 
 def load_reward_model(name: str, seed: int | None = None) -> PreTrainedModel:
     """A classifier of one label in fp32. With a `seed`, a language model serves too: its layers get a head that is drawn from the seed."""
+    if seed is None:
+        check_kind(name, reward=True)
     if is_reward_model(name):
         return _loaded(name, AutoModelForSequenceClassification)
-    if seed is None:
-        raise ValueError(f"model {name!r}: it is a language model and no reward model; train one from it with algorithm: bradley_terry")
+    assert seed is not None, "a language model was refused above"
     logging.set_verbosity_error()  # that the head is new is the point
     model = _loaded(name, AutoModelForSequenceClassification, num_labels=1)
     fresh_score(model, seed)
     return model
+
+
+def check_kind(name: str, reward: bool) -> None:
+    """Raises ValueError where a model is a reward model and a language model is wanted, or the other way round."""
+    if is_reward_model(name) and not reward:
+        raise ValueError(f"model {name!r}: it is a reward model, which writes nothing; give a language model, and it as a reward")
+    if reward and not is_reward_model(name):
+        told = "it is no reward model (a classifier of one label); train one from a language model with algorithm: bradley_terry"
+        raise ValueError(f"model {name!r}: {told}")
 
 
 def is_reward_model(name: str) -> bool:
@@ -64,6 +75,14 @@ def is_reward_model(name: str) -> bool:
     except (OSError, ValueError):  # told by the one who loads it
         return False
     return any(each.endswith("ForSequenceClassification") for each in config.architectures or ()) and config.num_labels == 1
+
+
+def context_named(name: str) -> int:
+    """How many tokens the model behind a name holds, by its configuration alone. Raises ValueError where that cannot be read."""
+    try:
+        return said_by(AutoConfig.from_pretrained(resolve(name)), "max_position_embeddings", 1 << 30)
+    except OSError as error:
+        raise ValueError(f"model {name!r}: {_first_line(error)}; give a folder in Hugging Face layout, a hub id, or seedling") from error
 
 
 def _loaded(name: str, kind: Any, **asked: Any) -> PreTrainedModel:

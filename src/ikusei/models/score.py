@@ -43,32 +43,42 @@ class Scored:
         return math.fsum(self.logprobs)
 
     @property
+    def probability(self) -> str:
+        """exp(logp) in digits, also where it is too small for a float."""
+        log10 = self.logp / math.log(10)
+        return f"{math.exp(self.logp):.3g}" if log10 > -300 else f"{10 ** (log10 % 1):.3g}e{math.floor(log10)}"
+
+    @property
     def per_token(self) -> float:
         """Nats a token, the one that ends it included."""
         return self.logp / len(self.logprobs)
 
     @property
-    def bits_per_byte(self) -> float | None:
-        """What the text costs, over its UTF-8 bytes: comparable between tokenizers. None for the empty text."""
+    def bits_per_byte(self) -> float:
+        """What the text costs, over its UTF-8 bytes: comparable between tokenizers. Infinite for the empty text."""
         size = len(self.text.encode())
-        return -self.logp / math.log(2) / size if size else None
+        return -self.logp / math.log(2) / size if size else math.inf
+
+    @property
+    def spelled(self) -> list[tuple[str, float]]:
+        """Each token with its log p."""
+        return list(zip(self.tokens, self.logprobs, strict=True))
 
 
-def score(
-    causal: CausalModel, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, texts: Sequence[str], ends: bool = True
-) -> list[Scored]:
+def score(causal: CausalModel, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, texts: Sequence[str], ends: bool = True) -> list[Scored]:
     """Each text as a continuation of the prompt, in the order given.
 
     Raises ValueError for a text that does not fit the model's context, and for the empty one where its end is not counted.
     """
     if not texts:
         return []
+    context = causal.context
     responses = [_response(tokenizer, prompt, text, ends) for text in texts]
     for response in responses:
-        if len(prompt.tokens) + len(response.tokens) > causal.context:
+        if len(prompt.tokens) + len(response.tokens) > context:
             raise ValueError(
                 f"text {response.text[:60]!r}: it takes {len(response.tokens)} tokens after a prompt of {len(prompt.tokens)}; "
-                f"the model's context holds {causal.context}; shorten it, or take a model with a longer context"
+                f"the model's context holds {context}; shorten it, or take a model with a longer context"
             )
     parts = plant([Group(prompt, tuple(responses))]).split(TOKENS_PER_PART)
     with torch.no_grad():
@@ -101,7 +111,7 @@ def _of_json(file: Path, number: int, line: str) -> str:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file}:{number}: not JSON: {error.msg}; allowed: one string, or one object with a `text`, in each line") from None
+        raise ValueError(f"{file}:{number}: not JSON: {error.msg}; allowed: a string, or an object with a `text`, in each line") from None
     text = row.get("text") if isinstance(row, dict) else row
     if not isinstance(text, str):
         raise ValueError(f"{file}:{number}: no text; allowed: a string, or an object with a `text`; rename the column that holds it")

@@ -32,10 +32,17 @@ COLOURS = {"healthy": "green", "watch": "yellow", "bad": "bold red", None: ""}
 ROWS: tuple[tuple[str, str | None, tuple[tuple[str, str], ...]], ...] = (
     ("reward", "reward", (("reward", "{:.3f}"), ("reward_std", "± {:.2f}"))),
     ("loss", "loss", (("loss", "{:.4f}"),)),
+    ("pairs", "margin", (("accuracy", "{:.0%} in the right order"), ("margin", "margin {:.2f}"))),
+    ("pairs", "rewards/margins", (("rewards/accuracies", "{:.0%} chosen preferred"), ("rewards/margins", "margin {:.2f}"))),
+    ("log p", "logps/chosen", (("logps/chosen", "chosen {:.1f}"), ("logps/rejected", "rejected {:.1f}"))),
+    ("data", "pairs/left", (("pairs/left", "{:,.0f} pairs left"),)),
+    ("rows", "rows", (("rows", "{:,.0f}"),)),
+    ("replay", "replay/loss", (("replay/loss", "loss {:.4f}"),)),
     ("thoughts", "thoughts/mean_length", (("thoughts/mean_length", "{:.0f} characters"), ("thoughts/empty", "{:.0%} empty"))),
     ("answers", "completions/mean_length", (("completions/mean_length", "{:.0f} tokens"), ("completions/clipped_ratio", "{:.0%} cut off"))),
     ("groups", None, (("groups/all_zero", "{:.0%} all zero"), ("groups/all_full", "{:.0%} all full"))),
     ("policy", "entropy", (("entropy", "entropy {:.2f}"), ("kl", "kl {:.3f}"), ("sampling/logp_gap", "gap {:.1e}"))),
+    ("critic", "loss/value", (("loss/value", "loss {:.3f}"),)),
     ("update", None, (("learning_rate", "lr {:.1e}"), ("grad_norm", "gradient {:.2f}"))),
 )
 

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
 from ikusei.run.files import read_json, read_lines
 from ikusei.run.statistics import Interval
 from ikusei.run.tables import read_table
+
+NOTHING = 1e-4  # rounding between two ways of laying out the same rows
+IMPLICIT = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")  # of pairs; the other rewards/* judge answers
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,29 @@ class Evaluation:
     def intervals(self) -> dict[str, Interval]:
         """The figures that have an interval; one that was not finite is null in the file and has none to show."""
         found = {key: value for key, value in self.results.items() if isinstance(value, Mapping) and None not in value.values()}
-        return {key: Interval(value["value"], value["low"], value["high"]) for key, value in found.items()}
+        own = IMPLICIT if self.is_its_own_reference else ()
+        return {key: Interval(value["value"], value["low"], value["high"]) for key, value in found.items() if key not in own}
+
+    @property
+    def is_its_own_reference(self) -> bool:
+        """Before the first step a policy has moved nowhere from its reference: implicit rewards are 0 by definition and say nothing."""
+        values = [self.results[key]["value"] for key in ("rewards/chosen", "rewards/rejected") if key in self.results]
+        return len(values) == 2 and all(value is not None and abs(value) < NOTHING for value in values)
+
+    @property
+    def sampled(self) -> bool:
+        """True where answers were sampled and judged, and not rows of data alone."""
+        return "num_samples" in self.results
+
+    @property
+    def reward_parts(self) -> dict[str, Interval]:
+        """By rewards/<name>: what each reward gave to the sampled answers."""
+        return {key: value for key, value in self.intervals.items() if key.startswith("rewards/") and key not in IMPLICIT}
+
+    def number(self, key: str) -> float | None:
+        """A figure without an interval."""
+        value = self.results.get(key)
+        return None if isinstance(value, Mapping | list) else value
 
     @property
     def pass_at(self) -> dict[int, Interval]:
@@ -42,6 +69,12 @@ class Story:
     events: list[dict[str, Any]]
     evaluations: list[Evaluation]
     recipe: str
+    settings: dict[str, Any]  # the recipe as data
+    collected: list[dict[str, Any]]  # data.jsonl, of a run that collects, as far as its steps are recorded
+
+    @property
+    def collects(self) -> bool:
+        return "collect" in self.settings
 
     @property
     def step(self) -> int:
@@ -82,7 +115,11 @@ def read_story(run_folder: Path) -> Story:
     rows = [with_no_signal(row) for row in read_lines(run_folder / "metrics.jsonl")]
     evaluations = [read_evaluation(results.parent) for results in sorted(run_folder.glob("eval/*@*/results.json"))]
     recipe = (run_folder / "recipe.yaml").read_text(encoding="utf-8")
-    return Story(read_json(run_folder / "run.json"), rows, read_lines(run_folder / "events.jsonl"), evaluations, recipe)
+    settings = YAML(typ="safe").load(recipe)
+    collected = read_lines(run_folder / "data.jsonl")[: int(rows[-1]["rows"])] if rows and "collect" in settings else []
+    return Story(
+        read_json(run_folder / "run.json"), rows, read_lines(run_folder / "events.jsonl"), evaluations, recipe, settings, collected
+    )
 
 
 def read_evaluation(folder: Path) -> Evaluation:

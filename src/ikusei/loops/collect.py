@@ -1,0 +1,107 @@
+"""Answers of the model itself, scored and put in order: pairs, rankings or the best answers, as rows for the methods that learn from data.
+
+    prompts ─► Sampler ─► groups ─► rewards ─► one JSON line a prompt, in the shapes that `tasks/files.py` reads
+
+    rankings   prompt, responses, ranking      every different answer; equal totals tie
+    pairs      prompt, chosen, rejected        one of the best and one of the worst
+    best       prompt, completion              the best answer, where it earns `least` or more
+
+A prompt whose answers all earn the same has no order; it is left out of pairs and rankings, and counted. Rows come in the order of asking,
+and a prompt's answers depend on the seed and on it alone, so an interrupted collection goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ikusei.guard.outcomes import too_many_failures
+from ikusei.guard.workers import RewardWorkers
+from ikusei.loops.data import Rows
+from ikusei.loops.order import in_order
+from ikusei.loops.steps import RewardsFailed, StopAsked
+from ikusei.protocols import Sampler
+from ikusei.types import Group, Sampling
+
+
+@dataclass(frozen=True)
+class CollectSettings:
+    """`num_prompts` training prompts with `num_responses` answers each, `prompts_per_step` at one time."""
+
+    kind: Literal["rankings", "pairs", "best"] = "rankings"
+    num_prompts: int = 256
+    num_responses: int = 4
+    prompts_per_step: int = 32
+    least: float = 1.0  # of kind best
+
+    def __post_init__(self) -> None:
+        if min(self.num_prompts, self.prompts_per_step) < 1 or self.num_responses < (1 if self.kind == "best" else 2):
+            raise ValueError(
+                f"got num_prompts={self.num_prompts}, num_responses={self.num_responses}, prompts_per_step={self.prompts_per_step}; "
+                "allowed: 1 or more, and 2 or more responses where they are compared"
+            )
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A step's prompts: the scored groups, and the row made of each, None where it has none."""
+
+    number: int  # 1 for the first
+    groups: list[Group]
+    rows: list[dict[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class Collect:
+    """The parts of a collection, put together."""
+
+    sampler: Sampler
+    rows: Rows
+    workers: RewardWorkers
+    sampling: Sampling
+    settings: CollectSettings
+    seed: int
+
+    @property
+    def num_steps(self) -> int:
+        return -(-self.settings.num_prompts // self.settings.prompts_per_step)
+
+    def steps(self, start: int, stop: StopAsked) -> Iterator[Collected]:
+        """Steps `start` + 1 to the last; ends early once `stop` is asked. Raises RewardsFailed."""
+        for number in range(start, self.num_steps):
+            begin = number * self.settings.prompts_per_step
+            count = min(self.settings.prompts_per_step, self.settings.num_prompts - begin)
+            prompts = self.rows.prompts_from(begin, count)
+            written = self.sampler.sample(prompts, self.settings.num_responses, self.sampling, self.seed)
+            groups = in_order(prompts, self.workers.score(written))
+            problem = too_many_failures(groups)
+            if problem:
+                raise RewardsFailed(problem)
+            yield Collected(number + 1, groups, [row_of(group.without_failures(), self.settings) for group in groups])
+            if stop:
+                return
+
+
+def row_of(group: Group, settings: CollectSettings) -> dict[str, Any] | None:
+    """The row of a group, or None where it has none. Of answers with the same text the first counts, of equal totals the first written.
+    Answers that were cut off are left out: as data they would seem to end there."""
+    whole = [response for response in group.responses if response.text.strip() and response.stop != "length"]
+    earned: dict[str, float] = {}
+    for response in whole:
+        if response.total is not None:
+            earned.setdefault(response.text, response.total)
+    if not earned:
+        return None
+    best, worst = max(earned, key=earned.__getitem__), min(earned, key=earned.__getitem__)
+    asked = group.prompt.asked
+    row: dict[str, Any] = {"prompt": list(asked) if isinstance(asked, tuple) else asked or group.prompt.text}
+    if settings.kind == "best":
+        return {**row, "completion": best, "reward": earned[best]} if earned[best] >= settings.least - 1e-9 else None
+    if earned[best] == earned[worst]:
+        return None
+    if settings.kind == "pairs":
+        return {**row, "chosen": best, "rejected": worst, "rewards": [earned[best], earned[worst]]}
+    order = sorted(set(earned.values()), reverse=True)
+    ranking = [1 + order.index(total) for total in earned.values()]
+    return {**row, "responses": list(earned), "ranking": ranking, "rewards": list(earned.values())}

@@ -1,0 +1,109 @@
+"""Held-out prompts with k worked examples in front: few-shot evaluation of any task that has gold answers.   arXiv:2005.14165
+
+    by the chat template    user: q1, assistant: a1, ..., user: the question
+    in raw text             form(q1) a1 <blank line> ... form(the question)          with form "Q: {prompt}\\nA:", say
+
+The examples are training rows, drawn for each question from the seed alone. A gold answer is the row's first response, else its column
+`answer`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from ikusei.guard.workers import RewardWorkers
+from ikusei.loops.data import Rows
+from ikusei.loops.evaluate import EvalSettings, Evaluation, evaluate
+from ikusei.loops.steps import StopAsked
+from ikusei.protocols import Sampler
+from ikusei.text.chat import render
+from ikusei.types import Example, Message, Prompt, Sampling, content_id
+
+PLAIN = "{prompt}\n"  # the form of a model without a chat template, where none is given
+PLENTY = 10_000  # training rows that examples are drawn from, where they have no end
+TRIES = 1_000  # rows looked at for examples that differ
+
+
+def held_out(rows: Rows, count: int, shots: int = 0, form: str | None = None) -> list[Prompt]:
+    """The first `count` test prompts with `shots` examples each. Raises ValueError where one does not fit the context, or has no answer."""
+    prompts = rows.held_out(count)
+    if shots == 0 and form is None:
+        return prompts
+    form = form if form or rows.tokenizer.chat_template else PLAIN
+    found = []
+    for index in range(len(prompts)):
+        row = rows.task.row("test", index)
+        asked = _asked(row, examples(rows, index, shots), form)
+        prompt = render(rows.tokenizer, replace(row, prompt=asked), "auto" if form is None else "none")
+        if len(prompt.tokens) >= rows.context:
+            raise ValueError(
+                f"test row {index} with {shots} examples takes {len(prompt.tokens)} tokens and the context holds {rows.context}; "
+                "ask with fewer eval.shots"
+            )
+        found.append(replace(prompt, id=prompts[index].id))
+    return found
+
+
+def evaluate_with_shots(
+    sampler: Sampler,
+    rows: Rows,
+    workers: RewardWorkers,
+    settings: EvalSettings,
+    sampling: Sampling,
+    seed: int,
+    stop: StopAsked | None = None,
+) -> Evaluation:
+    """`evaluate` without examples, and then with each number of `settings.shots`: `3-shot/pass@1` and `3-shot/reward`, say. Raises
+    ValueError where no row is held out."""
+    prompts = [held_out(rows, settings.num_prompts, shots, settings.form) for shots in (0, *settings.shots)]
+    if not prompts[0]:
+        raise ValueError("eval: the task holds no row out; give it more rows or a larger test_share, or set eval.num_prompts: 0")
+    zero, *rest = [evaluate(sampler, each, workers, settings, sampling, seed, stop) for each in prompts]
+    told = [
+        (f"{shots}-shot/{name}", few.results[name])
+        for shots, few in zip(settings.shots, rest, strict=True)
+        for name in ("pass@1", "reward")
+    ]
+    return Evaluation({**zero.results, **dict(told)}, zero.rows)
+
+
+def examples(rows: Rows, index: int, shots: int) -> list[Example]:
+    """Training rows for the test row at `index`, never the same question twice, and never the one that is asked."""
+    limit = rows.task.num_rows("train")
+    limit = PLENTY if limit is None else limit
+    chance, asked = Random(content_id("shots", rows.seed, index)), rows.task.row("test", index).prompt
+    found: dict[object, Example] = {}
+    for place in chance.sample(range(limit), min(limit, TRIES)):
+        if len(found) == shots:
+            break
+        row = rows.task.row("train", place)
+        if row.prompt != asked:
+            found.setdefault(row.prompt, row)
+    if len(found) < shots:
+        raise ValueError(f"{shots} examples asked for and {len(found)} different questions found; ask with fewer eval.shots")
+    return list(found.values())
+
+
+def gold(row: Example) -> str:
+    """The answer to show. Raises ValueError where the row has none."""
+    if row.responses and isinstance(row.responses[0], str):
+        return row.responses[0]
+    if "answer" not in row.columns:
+        raise ValueError(f"eval.shots: the task's rows have no gold answer to show (a response, or a column `answer`): {row.prompt!r}")
+    return str(row.columns["answer"])
+
+
+def _asked(row: Example, shown: list[Example], form: str | None) -> str | tuple[Message, ...]:
+    pairs = [(_question(example), gold(example)) for example in shown]
+    if form is not None:
+        worked = [f"{form.replace('{prompt}', question)}{answer}\n\n" for question, answer in pairs]
+        return "".join(worked) + form.replace("{prompt}", _question(row))
+    turns = [[Message(role="user", content=question), Message(role="assistant", content=answer)] for question, answer in pairs]
+    return (*(turn for pair in turns for turn in pair), Message(role="user", content=_question(row)))
+
+
+def _question(row: Example) -> str:
+    if not isinstance(row.prompt, str):
+        raise ValueError("eval.shots and eval.form: for prompts that are one question each; these are conversations; leave them out")
+    return row.prompt

@@ -1,0 +1,67 @@
+"""Filtered DPO: before each epoch a pair stays only while its chosen answer beats what the policy writes itself.   arXiv:2404.13846
+
+    keep (x, y_w, y_l)  iff  reward(x, y) < reward(x, y_w),   y ~ policy(x)
+
+The test is made before the first epoch too, and what was dropped does not come back. Epochs count over what is left, so the number of
+steps stays as asked and each row is seen more often. The reward is the run's own (a reward model, say).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ikusei.guard.outcomes import too_many_failures
+from ikusei.guard.workers import RewardWorkers
+from ikusei.loops.data import Rows
+from ikusei.loops.order import in_order
+from ikusei.loops.steps import RewardsFailed
+from ikusei.protocols import Policy
+from ikusei.samplers.draw import response_seed
+from ikusei.types import Group, Sampling
+
+Filtered = Mapping[str, Any]  # in the checkpoint: the rows that are left, the epoch, and the step that it began with
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Who writes, who judges, and with what seed."""
+
+    rows: Rows
+    policy: Policy
+    workers: RewardWorkers
+    sampling: Sampling
+    seed: int
+
+    def take(self, step: int, count: int, state: Filtered | None) -> tuple[list[Group], Filtered]:
+        """`count` rows for this step (from 0), and the state after it. Raises ValueError where fewer are left."""
+        if state is None or (step - state["began"] + 1) * count > len(state["rows"]):
+            epoch = 0 if state is None else state["epoch"] + 1
+            rows = range(self.rows.task.num_rows("train") or 0) if state is None else state["rows"]
+            state = {"rows": self.passing(list(rows), epoch), "epoch": epoch, "began": step}
+            if len(state["rows"]) < count:
+                raise ValueError(
+                    f"step {step + 1}: {len(state['rows'])} pairs are left whose chosen answer beats the policy's own, and a step takes "
+                    f"{count}; the policy has outgrown this data: end earlier, or collect new pairs from it"
+                )
+        order = np.random.default_rng([self.seed, state["epoch"]]).permutation(state["rows"])
+        begin = (step - state["began"]) * count
+        return [self.rows.example("train", int(index)) for index in order[begin : begin + count]], state
+
+    def passing(self, rows: Sequence[int], epoch: int) -> list[int]:
+        """The rows whose best answer earns more than a fresh one of the policy."""
+        pairs = [self.rows.example("train", index) for index in rows]
+        best = [group.responses[(group.tiers or (0,)).index(0)] for group in pairs]
+        prompts = [replace(group.prompt, id=f"{group.prompt.id}/{n}") for n, group in enumerate(pairs)]
+        written = self.policy.snapshot().sample(prompts, 1, self.sampling, response_seed(self.seed, "filter", epoch))
+        own = [group.responses[0] for group in in_order(prompts, list(written))]
+        asked = [Group(pair.prompt, (mine, theirs)) for pair, mine, theirs in zip(pairs, own, best, strict=True)]
+        scored = self.workers.score(asked)
+        problem = too_many_failures(scored)
+        if problem:
+            raise RewardsFailed(problem)
+        totals = [(group.responses[0].total, group.responses[1].total) for group in scored]
+        return [row for row, (mine, theirs) in zip(rows, totals, strict=True) if mine is not None and theirs is not None and mine < theirs]

@@ -1,0 +1,71 @@
+"""How a run ended, in words for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from ikusei.guard.outcomes import FAILURES
+from ikusei.protocols import Metrics
+from ikusei.run.folder import checkpoints, list_runs
+
+FAILED = tuple(f"{metric}/" for metric in FAILURES.values())
+EXIT = {"finished": 0, "failed": 1, "interrupted": 130}
+TOLD = ("pass@1", "reward", "accuracy", "rewards/accuracies", "bits_per_byte")  # of what was measured, the last lines of a run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: its folder, summary.json as data, and what went wrong, if anything."""
+
+    folder: Path
+    summary: dict[str, Any]
+    problem: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT[self.summary["status"]]
+
+
+def warning_of(metrics: Metrics) -> str | None:
+    """What a person should know of this step, in words; None where all is well."""
+    failed = [(*name.split("/", 1), value) for name, value in metrics.items() if name.startswith(FAILED)]
+    told = [f"{kind.replace('_', ' ')} of {reward}: {value:g}" for kind, reward, value in failed]
+    if metrics.get("completions/clipped_ratio", 0.0) > 0.8:
+        told.append("more than 80 % of the answers are cut off at sampling.max_tokens")
+    if metrics.get("groups/kept") == 0.0:
+        told.append("no group of this step teaches anything: each one's answers all earned the same, or none could be scored")
+    return "; ".join(told) or None
+
+
+def figure(measured: Mapping[str, float | None]) -> str:
+    """A value and its interval in words; of one prompt alone nothing is known but the value."""
+    value, low, high = (measured[name] for name in ("value", "low", "high"))
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def tell(outcome: Outcome, console: Console) -> None:
+    """The last lines of a run: what was gained, where the report is, and how to go on."""
+    before, after = (outcome.summary["eval"].get(name, {}) for name in ("before", "after"))
+    console.print()
+    if outcome.problem:
+        console.print(Text.assemble(("failed: ", "bold red"), outcome.problem))
+    if outcome.summary["status"] != "finished":
+        kept = [step for step, _ in checkpoints(outcome.folder)]
+        stages = list_runs(outcome.folder)
+        have = f"what was learned up to step {max(kept)} is kept" if kept else "nothing was learned yet"
+        have = f"what {', '.join(stage.path.name for stage in stages)} did is kept" if stages else have
+        mend = "mend the cause, then " if outcome.problem else ""
+        console.print(f"{have}; {mend}go on with   ikusei train --resume {outcome.folder}", markup=False, highlight=False)
+    for name in TOLD:
+        if name in before and name in after:
+            old, new = figure(before[name]), figure(after[name])
+            console.print(Text.assemble(f"held-out {name}: {old} → ", (new, "bold green"), ", 95 % intervals"))
+    console.print(f"report  {outcome.folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    if (outcome.folder / "final" / "generation_config.json").is_file():  # a reward model has none
+        console.print(f"chat    ikusei chat {outcome.folder}", markup=False, highlight=False, soft_wrap=True)

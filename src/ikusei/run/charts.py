@@ -1,0 +1,108 @@
+"""Which metrics of a run become charts, in what order, and what is said under them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ikusei.run import plots
+from ikusei.run.health import FOR_LARGE_MODELS, HEALTHY
+from ikusei.run.statistics import mean_interval
+from ikusei.run.story import Evaluation, Story
+from ikusei.run.words import compare, digits
+
+CHARTS = (  # metric, or two that are drawn together; title; whether it is a share; whether it is shown at once
+    (("reward",), "Reward", False, True),
+    (("accuracy",), "Pairs in the right order", True, True),
+    (("margin",), "Margin: reward of the better less that of the worse", False, True),
+    (("rewards/accuracies",), "Pairs whose chosen answer is preferred", True, True),
+    (("rewards/chosen", "rewards/rejected"), "Implicit rewards", False, True),
+    (("rewards/margins",), "Margin of implicit rewards", False, True),
+    (("logps/chosen", "logps/rejected"), "Log-probability of the answers, nats", False, True),
+    (("loss",), "Loss", False, True),
+    (("replay/loss",), "Loss on the replayed text", False, True),
+    (("pairs/left",), "Pairs that the policy has not outgrown", False, True),
+    (("rows",), "Rows collected", False, True),
+    (("thoughts/mean_length",), "Length of thoughts, characters", False, True),
+    (("thoughts/empty",), "Empty thoughts", True, True),
+    (("completions/clipped_ratio",), "Answers cut off at the limit", True, True),
+    (("objective/kl",), "KL from the reference, nats an answer", False, True),
+    (("completions/mean_length",), "Length of answers, tokens", False, False),
+    (("groups/no_signal",), "Groups that teach nothing", True, False),
+    (("groups/all_zero",), "Groups without a right answer", True, False),
+    (("groups/all_full",), "Groups without a wrong answer", True, False),
+    (("entropy",), "Entropy, nats a token", False, False),
+    (("kl",), "KL from the reference", False, False),
+    (("loss/policy",), "Loss of the policy", False, False),
+    (("loss/value",), "Loss of the critic", False, False),
+    (("mean_reward",), "Mean reward of all answers", False, False),
+    (("sampling/logp_gap",), "Log-probs: sampler against trainer", False, False),
+    (("grad_norm",), "Norm of the gradient", False, False),
+    (("learning_rate",), "Learning rate", False, False),
+)
+OF_IMPLICIT = "how the model itself values them; where there is a reference, against it"
+
+
+@dataclass(frozen=True)
+class Chart:
+    title: str
+    svg: str
+    note: str
+    shown: bool
+
+
+def charts(story: Story) -> Iterator[Chart]:
+    """Of the metrics that the run recorded."""
+    for metrics, title, share, shown in CHARTS:
+        found = [(metric, *story.line(metric)) for metric in metrics]
+        if not all(steps for _, steps, _ in found) or (metrics == ("loss",) and story.finite("reward")):
+            continue  # beside a reward the loss is near 0 by construction and says nothing
+        lines = {metric.rpartition("/")[2]: plots.Line(steps, values, share=share) for metric, steps, values in found}
+        if len(lines) > 1:
+            note = falling(story) if "logps/chosen" in metrics else OF_IMPLICIT
+            yield Chart(title, plots.together(metrics[0], lines), note, shown)
+        else:
+            yield one_metric(story, metrics[0], title, share, shown)
+
+
+def one_metric(story: Story, metric: str, title: str, share: bool, shown: bool) -> Chart:
+    steps, values = story.line(metric)
+    spread = story.line("reward_std")[1] if metric == "reward" else []
+    line = plots.Line(steps, values, spread if len(spread) == len(steps) else None, share)
+    healthy = (HEALTHY | FOR_LARGE_MODELS).get(metric)
+    if healthy and (steps[-1] <= healthy.from_step or story.collects or (metric == "reward" and learns_from_a_model(story))):
+        healthy = None
+    notes = [f"shaded: healthy, {healthy.note}"] if healthy else []
+    notes += ["band: ± one standard deviation"] if line.spread else []
+    return Chart(title, plots.by_step(metric, line, healthy), "; ".join(notes), shown)
+
+
+def learns_from_a_model(story: Story) -> bool:
+    """A learned reward has a scale of its own, so nothing is known of its healthy range."""
+    return any(spec["path"] == "learned" for spec in story.settings.get("rewards") or [])
+
+
+def falling(story: Story) -> str:
+    """A remark where the chosen answers became less likely: the first and the last third of the steps lie apart."""
+    values = story.finite("logps/chosen")
+    third = len(values) // 3
+    if third > 1:
+        first, last = mean_interval(values[:third]), mean_interval(values[-third:])
+        if compare(first, last) == "lower":
+            means = f"{digits(first.value)} in the first third of the steps, {digits(last.value)} in the last"
+            return (
+                f"The chosen answers become less likely too: {means}. Likelihood displacement: what both lose goes to answers that no pair "
+                "speaks of. It is usual while the margin grows, and a reason to read what the model writes."
+            )
+    return "of whole answers; nearer to 0 is likelier"
+
+
+def calibration(before: Evaluation | None, after: Evaluation | None) -> str | None:
+    """The chart of a reward model's certainty, None where it was not measured."""
+    made = {"before": before, "after": after}
+    tables = {
+        label: [(row["stated"], row["right"]) for row in each.results["calibration"]]
+        for label, each in made.items()
+        if each and each.results.get("calibration")
+    }
+    return plots.calibration(tables) if "after" in tables else None
