@@ -230,7 +230,7 @@ def test_kto_from_rankings() -> None:
     groups = [ranked((1, 0, 0, 2), (1, 2, 1, 1)), replace(labelled([-1.0, 1.0], [1, 1]), tiers=(0, 1))]
     _, forest = of_kto(KTO(), groups, ahead=[0.0] * 6, other=[0.0] * 6)
     assert forest["verdict_R"].tolist() == [-1, 1, 1, -1, -1, 1]
-    assert forest["share_R"].tolist() == pytest.approx([1 / 3] * 6)
+    assert forest["share_R"].tolist() == pytest.approx([6 / 3] * 6)
     assert [KTO().keep(group) for group in (*groups, labelled([1.0, None], [1, 1]), ranked(None, (1,)))] == [True, True, False, False]
 
 

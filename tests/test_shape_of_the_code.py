@@ -42,7 +42,9 @@ SEES = {
     "parts": {"types", "protocols", "tasks", "guard", "models", "backends", "loops", "recipe"},
     "outcome": {"protocols", "guard", "run"},
     "collecting": {"types", "run", "loops", "recipe", "parts"},
-    "journey": {"types", "protocols", "guard", "run", "models", "samplers", "backends", "loops", "recipe", "parts", "outcome", "collecting"},
+    "journey": {
+        "types", "protocols", "guard", "run", "models", "samplers", "backends", "loops", "recipe", "parts", "outcome", "collecting",
+    },
     "stages": {"guard", "models", "recipe", "recipe_reader", "parts", "collecting"},
     "road": {"run", "models", "recipe", "recipe_reader", "outcome", "journey", "stages", "lens"},
     "lens": {"types", "protocols", "text", "tasks", "run", "models", "samplers", "recipe", "talk"},
@@ -51,7 +53,7 @@ SEES = {
     "new": {"types", "tasks", "rewards"},
     "cli": {"types", "run", "recipe", "road", "stages", "outcome", "check", "talk", "new", "lens", "models"},
     "__init__": {"types", "forest", "algos", "guard", "models", "backends", "road"},
-}
+}  # fmt: skip
 STANDARD = sys.stdlib_module_names
 MAX_LINES = {"src/ikusei/algos": 100, "src/ikusei/rewards": 100, "src/ikusei/search": 100, "tour": 120, "tests": 600}  # anywhere else 300
 MAX_FUNCTION_LINES, MAX_PARAMETERS = 50, 8

@@ -116,6 +116,10 @@ class Journey:
                     self._save(step.number, step.state)
             if stop and self.step < recipe.train.steps:
                 return "interrupted"
+            if self.step < recipe.train.steps:
+                self.run.event(
+                    "warning", step=self.step, text=f"ended after step {self.step}: the policy has outgrown the pairs that were left"
+                )
             self._normalise("after")
             self.run.save_final(lambda folder: export(policy.causal.model, policy.tokenizer, folder))
             self._measure("after", self.step, workers, shown, stop)

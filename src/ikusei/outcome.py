@@ -16,7 +16,7 @@ from ikusei.run.folder import checkpoints, list_runs
 
 FAILED = tuple(f"{metric}/" for metric in FAILURES.values())
 EXIT = {"finished": 0, "failed": 1, "interrupted": 130}
-TOLD = ("pass@1", "reward", "accuracy", "rewards/accuracies", "bits_per_byte")  # of what was measured, the last lines of a run
+TOLD = ("pass@1", "reward", "accuracy", "bits_per_byte")  # of what was measured, the last lines of a run
 
 
 @dataclass(frozen=True)

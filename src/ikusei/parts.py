@@ -30,6 +30,9 @@ TASK = ("num_rows", "row", "rewards")  # what a user's own class must have
 MEMBERS = {"task": TASK, "eval_task": TASK, "replay_task": TASK, "algorithm": ("needs", "start", "keep", "credit", "loss", "advance")}
 NEEDS = frozenset({"old", "reference", "value", "mismatched", "reward", "tiers"})
 ONLINE_ONLY, SUPERVISED_ONLY = frozenset({"old", "tiers"}), frozenset({"reward"})
+MEANINGFUL = frozenset(
+    {"text", "messages", "completion", "response", "chosen", "rejected", "responses", "ranking", "label", "weight", "margin"}
+)  # columns that say what a row is for
 LEARNED = "learned"  # the path of a reward that is a reward model
 FIRST = 64  # rows that tell of what kind all are
 
@@ -111,7 +114,14 @@ def train_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, context: int)
         raise ValueError("task: it has no training row; give it more rows or a smaller test_share")
     if supervised:
         _learnable(recipe, rows)
-    rows.check(with_responses=supervised)
+    if recipe.collect is not None:
+        _collectable(recipe, recipe.collect.num_prompts)
+    prompt, response = rows.check(with_responses=supervised)
+    if "mismatched" in needs_of(recipe) and prompt + response > context:
+        raise ValueError(
+            f"task: the longest prompt has {prompt} tokens, the longest response {response}, and the context holds {context}; the "
+            "algorithm reads responses after prompts of other rows, so any two must fit; shorten them, or take a longer context"
+        )
     return rows
 
 
@@ -198,6 +208,23 @@ def _learnable(recipe: Recipe, rows: Rows) -> None:
     where = f"{recipe.task.path}: read as {recipe.task.shape}" if isinstance(recipe.task, Files) else "task"
     needs = f"{type(recipe.algorithm).__name__} needs {', '.join(needed)}"
     raise ValueError(f"{where}: {lacking(seen, missing, needs)}")
+
+
+def _collectable(recipe: Recipe, num_prompts: int) -> None:
+    """Raises ValueError where prompts would be asked twice, or a column of theirs would change what the collected rows mean."""
+    rows = recipe.task.num_rows("train")
+    if rows is not None and rows < num_prompts:
+        raise ValueError(f"collect.num_prompts: {num_prompts}, and the task has {rows} training rows; allowed: each prompt once")
+    columns = recipe.task.row("train", 0).columns
+    taken = sorted(columns.keys() & MEANINGFUL)
+    if taken:
+        raise ValueError(
+            f"task: its column {taken[0]!r} would change what the collected rows mean; rename it: columns: {{other: {taken[0]}}}"
+        )
+    try:
+        json.dumps(dict(columns))
+    except TypeError as error:
+        raise ValueError(f"task: its columns {', '.join(columns)} cannot be written as JSON: {error}; collected rows keep them") from error
 
 
 def _columns_of(row: Example) -> list[str]:

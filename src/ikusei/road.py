@@ -147,10 +147,11 @@ def _arrive(stages: Sequence[Stage], places: Mapping[str, str], asked: RoadLens 
 
 def see(asked: RoadLens, raised: Sequence[Stage], places: Mapping[str, str], run: Path) -> None:
     """Writes lens.svg and lens.json into the road's folder."""
-    start = raised[0].document.data["model"]
+    start = raised[0].recipe().model
     models = {start: start} if isinstance(start, str) else {"untrained": f"fresh:{places[raised[0].name]}"}
     models |= {stage.name: places[stage.name] for stage in raised}
-    models = {name: f"text:{model}" if name in (*asked.text, "untrained") and asked.text else model for name, model in models.items()}
+    in_text = {*asked.text, "untrained"} if asked.text else set()  # the untrained one as the first stage after it
+    models = {name: f"text:{model}" if name in in_text else model for name, model in models.items()}
     found = lens.measure(models, asked.task, asked.sets, asked.form, asked.settings)
     write_text(run / "lens.svg", lens.picture(found))
     write_json(run / "lens.json", [asdict(row) for row in found.rows])

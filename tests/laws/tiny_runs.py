@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ import worlds
 from rich.console import Console
 from safetensors.torch import load_file
 
-from ikusei.backends.local import LocalPolicy, LocalSettings, export
+from ikusei.backends.local import export
 from ikusei.models.load import load_reward_model
 from ikusei.outcome import Outcome
 from ikusei.road import resume, train
@@ -120,7 +121,7 @@ stages:
     policy: {critic: "stage:judge"}
     algorithm: ppo
     train: {steps: 6, prompts_per_step: 3, num_responses: 2, lr: 1e-3, save_every: 2}
-lens: {task: cat_lover, settings: {num_prompts: 1, num_samples: 2, max_tokens: 4}}
+lens: {task: cat_lover, settings: {num_prompts: 2, num_samples: 2, max_tokens: 4}}
 """
 
 
@@ -133,7 +134,9 @@ def write_world(folder: Path) -> Path:
         judge.config.pad_token_id = policy.tokenizer.pad_token_id
         judge.config.reward_bias = 0.25 - seed
         export(judge, policy.tokenizer, folder / name)
-    (folder / "calm.py").write_text("def calm(prompt, response, **columns):\n    return sum(map(ord, response)) % 7 / 7\n")
+    (folder / "calm.py").write_text(
+        "def calm(prompt, response, **columns):\n    return 0.6 * response.startswith(' ') + sum(map(ord, response)) % 7 / 7\n"
+    )
     asked = [f"{n}+{n % 3}=" for n in range(24)]
     rows: dict[str, list[dict[str, Any]]] = {
         "pairs": [{"prompt": each, "chosen": f" {n}", "rejected": f"no {n}"} for n, each in enumerate(asked)],
@@ -174,14 +177,16 @@ def start(*words: str) -> subprocess.Popen[str]:
     )
 
 
-def kill_here(recipe: Path, folder: Path, steps: int) -> int | None:
-    """The run in a process forked from this one, which is faster than a new one, and killed a little after so many steps. Its exit code."""
+def end_here(recipe: Path, folder: Path, watched: Path, steps: int, how: int = signal.SIGKILL) -> int | None:
+    """The run in a process forked from this one, which is faster than a new one, and ended by a signal a little after `watched`, which is
+    `folder` or a stage in it, has so many steps. Its exit code."""
     process = multiprocessing.get_context("fork").Process(target=run_here, args=(recipe, folder))
     process.start()
-    while process.is_alive() and len(metrics(folder)) < steps:
+    while process.is_alive() and len(metrics(watched)) < steps:
         time.sleep(0.001)
     time.sleep(random.random() * 0.03)  # anywhere
-    process.kill()
+    if process.pid is not None and process.is_alive():
+        os.kill(process.pid, how)
     process.join()
     return process.exitcode
 

@@ -48,7 +48,7 @@ class KTO:
         other_R = forest.sum_R(forest["other_logp_M"] - forest["other_ref_logp_M"])
         return {
             "verdict_R": torch.where(desirable, 1.0, -1.0),
-            "share_R": forest.totals.responses / of_its_kind_R,  # for the means among the metrics
+            "share_R": forest.totals.responses / of_its_kind_R,  # for the means over those of a kind, among the metrics
             "baseline_R": other_R.mean().clamp(min=0).expand(forest.num_responses),
         }
 
@@ -58,7 +58,7 @@ class KTO:
         gain_R = verdict_R * (reward_R - self.beta * forest["baseline_R"])
         care_R = torch.where(verdict_R > 0, self.desirable_weight, self.undesirable_weight) * forest.weight_G[forest.group_R]
         value = (care_R * (-gain_R).sigmoid()).sum() / forest.totals.responses
-        share_R = forest["share_R"] / forest.totals.responses
+        share_R = forest["share_R"] / forest.totals.responses  # also right for one row alone, under its own totals
         reward_R, logp_R = reward_R * share_R, logp_R * share_R
         metrics = {"kl": forest["baseline_R"].sum() / forest.totals.responses, "rewards/margins": (reward_R * verdict_R).sum()}
         for name, on_R in (("chosen", verdict_R > 0), ("rejected", verdict_R < 0)):

@@ -24,7 +24,7 @@ class PPO:
 
     A response that did not end scores `missing_eos_score` instead of its total (None: its total). With `target_kl` (nats a response) the
     coefficient adapts: kl_coef (1 + e episodes / horizon), e = KL / target_kl - 1 held within 0.2. `whiten_rewards` scales r to spread 1
-    and keeps its mean. Defaults are those of arXiv:2403.17031. Left out: an entropy bonus, and a mix of pretraining (PPO-ptx).
+    and keeps its mean. Defaults are those of arXiv:2403.17031. Left out: an entropy bonus. PPO-ptx is the loop's `replay`.
     """
 
     clip: float = 0.2
@@ -39,10 +39,9 @@ class PPO:
     whiten_rewards: bool = False
 
     def __post_init__(self) -> None:
-        if self.horizon <= 0 or (self.target_kl is not None and self.target_kl <= 0):
-            raise ValueError(
-                f"got target_kl={self.target_kl}, horizon={self.horizon}; allowed: above 0; target_kl null holds kl_coef fixed"
-            )
+        if self.horizon <= 0 or (self.target_kl is not None and min(self.target_kl, self.kl_coef) <= 0):  # 0 times anything stays 0
+            got = f"got target_kl={self.target_kl}, kl_coef={self.kl_coef}, horizon={self.horizon}"
+            raise ValueError(f"{got}; allowed: each above 0 where the coefficient adapts; target_kl null holds kl_coef fixed")
 
     @property
     def needs(self) -> frozenset[str]:

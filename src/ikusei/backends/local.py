@@ -20,7 +20,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import logging
 
 from ikusei.forest import Forest, Outputs
-from ikusei.models.body import checkpoint_layers, num_words
+from ikusei.models.body import checkpoint_layers, context_of, num_words
 from ikusei.models.causal import CausalModel
 from ikusei.models.heads import Critic, RewardModel, zero_head
 from ikusei.models.load import load_reward_model
@@ -150,7 +150,7 @@ class LocalPolicy:
     def load(self, folder: Path) -> None:
         """Weights, moments and version as `save` wrote them, to the bit."""
         take_up(self.causal.model, folder)
-        trainer: dict[str, Any] = torch.load(folder / "trainer.pt", weights_only=True)
+        trainer: dict[str, Any] = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
         self.optimizer.load_state_dict(trainer["optimizer"])
         self.version = trainer["version"]
         if self.critic is not None:
@@ -200,13 +200,15 @@ def make_critic(model: PreTrainedModel, kind: str, layout: str) -> Critic:
         return Critic(zero_head(size, model.device), copy.deepcopy(model.base_model))
     if "/" not in kind and not Path(kind).is_dir():
         raise ValueError(f"policy.critic: got {kind!r}; allowed: head, separate, or the folder of a reward model")
-    judge = RewardModel(load_reward_model(kind), layout)
-    words, mine = num_words(judge.model), num_words(model)
-    if words < mine:
+    weights = load_reward_model(kind)
+    theirs, ours = ((num_words(each), context_of(each)) for each in (weights, model))
+    found = probe(weights, RewardModel).layout
+    if theirs[0] < ours[0] or theirs[1] < ours[1] or found != layout:
         raise ValueError(
-            f"policy.critic {kind!r}: it reads {words} tokens and the policy writes {mine}; it needs the policy's tokenizer; "
-            "train the reward model from the same base, or take critic: separate"
+            f"policy.critic {kind!r}: it reads {theirs[0]} tokens, holds {theirs[1]} and is laid out {found}; the policy writes {ours[0]}, "
+            f"holds {ours[1]} and is laid out {layout}; train the reward model from the same base, or take critic: separate"
         )
+    judge = RewardModel(weights, layout)
     head = zero_head(judge.head.in_features, model.device)
     with torch.no_grad():
         head.weight.copy_(judge.head.weight)

@@ -6,8 +6,9 @@
     pairs      prompt, chosen, rejected        one of the best and one of the worst
     best       prompt, completion              the best answer, where it earns `least` or more
 
-A prompt whose answers all earn the same has no order; it is left out of pairs and rankings, and counted. Rows come in the order of asking,
-and a prompt's answers depend on the seed and on it alone, so an interrupted collection goes on where it stopped.
+The prompt's other columns stay, so that rewards can judge its answers again. A prompt whose answers all earn the same has no order; it is
+left out of pairs and rankings, and counted. Rows come in the order of asking, and a prompt's answers depend on the seed and on it alone, so
+an interrupted collection goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def row_of(group: Group, settings: CollectSettings) -> dict[str, Any] | None:
         return None
     best, worst = max(earned, key=earned.__getitem__), min(earned, key=earned.__getitem__)
     asked = group.prompt.asked
-    row: dict[str, Any] = {"prompt": list(asked) if isinstance(asked, tuple) else asked or group.prompt.text}
+    row = {**group.prompt.columns, "prompt": list(asked) if isinstance(asked, tuple) else asked or group.prompt.text}
     if settings.kind == "best":
         return {**row, "completion": best, "reward": earned[best]} if earned[best] >= settings.least - 1e-9 else None
     if earned[best] == earned[worst]:

@@ -81,10 +81,15 @@ class Rows:
         count = count if rows is None else min(count, rows)
         return [self.example("test", i) for i in range(count)] if count and self.task.row("test", 0).responses else []
 
-    def check(self, with_responses: bool) -> None:
-        """Looks at the first rows of a task that has an end, so that what does not fit is told before anything is trained."""
+    def check(self, with_responses: bool) -> tuple[int, int]:
+        """Looks at the first rows of a task that has an end, so that what does not fit is told before training. Returns the tokens
+        of the longest prompt among them, and of the longest response."""
+        prompts, responses = [0], [0]
         for index in range(min(self.task.num_rows("train") or 0, CHECKED)):
-            _ = self.example("train", index) if with_responses else self.prompt("train", index)
+            group = self.example("train", index) if with_responses else Group(self.prompt("train", index), ())
+            prompts.append(len(group.prompt.tokens))
+            responses += [len(response.tokens) for response in group.responses]
+        return max(prompts), max(responses)
 
     def _cut(self, prompt: Prompt, response: Response) -> Response:
         if self.cut_at is None or len(prompt.tokens) + len(response.tokens) <= self.cut_at:

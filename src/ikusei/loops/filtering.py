@@ -37,16 +37,19 @@ class Filter:
     seed: int
 
     def take(self, step: int, count: int, state: Filtered | None) -> tuple[list[Group], Filtered]:
-        """`count` rows for this step (from 0), and the state after it. Raises ValueError where fewer are left."""
+        """`count` rows for this step (from 0), and the state after it; no rows once fewer are left, for then the policy has outgrown this
+        data. Raises ValueError where that is so at the start."""
         if state is None or (step - state["began"] + 1) * count > len(state["rows"]):
             epoch = 0 if state is None else state["epoch"] + 1
             rows = range(self.rows.task.num_rows("train") or 0) if state is None else state["rows"]
             state = {"rows": self.passing(list(rows), epoch), "epoch": epoch, "began": step}
             if len(state["rows"]) < count:
-                raise ValueError(
-                    f"step {step + 1}: {len(state['rows'])} pairs are left whose chosen answer beats the policy's own, and a step takes "
-                    f"{count}; the policy has outgrown this data: end earlier, or collect new pairs from it"
-                )
+                if epoch == 0:
+                    raise ValueError(
+                        f"{len(state['rows'])} pairs have a chosen answer that beats the policy's own, and a step takes {count}; this data "
+                        "has nothing to teach this policy: collect new pairs from it, or take fewer examples_per_step"
+                    )
+                return [], state
         order = np.random.default_rng([self.seed, state["epoch"]]).permutation(state["rows"])
         begin = (step - state["began"]) * count
         return [self.rows.example("train", int(index)) for index in order[begin : begin + count]], state

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from ikusei.forest import Forest, plant
+from ikusei.forest import count, plant
 from ikusei.loops.asked import Before, along_M
 from ikusei.protocols import Algorithm
 from ikusei.run.statistics import Interval, mean_interval
@@ -32,14 +32,13 @@ def held_out(before: Before, algorithm: Algorithm, groups: Sequence[Group]) -> d
     forest = plant(kept)
     forest = forest.with_streams(before.streams(kept, forest))
     forest = forest.with_streams(algorithm.credit(kept, forest, algorithm.start()))
-    alone = "mismatched" not in before.needs  # KTO's means are over all good and all bad answers: there the rows add up to them
     values: dict[str, list[float]] = {}
     for group, tree in zip(kept, forest.each_tree(), strict=True):
-        own = Forest(**{**vars(tree), "totals": plant([group]).totals}) if alone else tree
+        own = replace(tree, totals=replace(count([group]), laid_tokens=float(tree.target_M.numel())))
         out = before.policy.forward(own)
         loss = algorithm.loss(out, own.to(out.entropy_M.device))
         for name, value in {"loss": loss.value, **loss.metrics}.items():
-            values.setdefault(name, []).append(float(value) * (1 if alone else len(kept)))
+            values.setdefault(name, []).append(float(value))
     return {"num_rows": len(kept), **{name: mean_interval(each) for name, each in values.items()}}
 
 

@@ -43,8 +43,8 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Moving:
-    """After every so many updates the reference's weights become `mix` of the policy's and 1 - mix of its own: 1 makes it the policy as it
-    is then (DeepSeek-R1-Zero), 0.6 is TR-DPO's (arXiv:2404.09656). 0 updates: it stays."""
+    """After every so many steps the reference's weights become `mix` of the policy's and 1 - mix of its own: 1 makes it the policy as it
+    is then (DeepSeek-R1-Zero), 0.6 is TR-DPO's (arXiv:2404.09656). 0: it stays."""
 
     every: int = 0
     mix: float = 1.0
@@ -54,7 +54,7 @@ class Moving:
             raise ValueError(f"got every={self.every}, mix={self.mix}; allowed: every 0 or more, 0 < mix <= 1")
 
     def after(self, number: int, reference: Reference | None, policy: Policy) -> None:
-        """Moves it where the update with this number (1 for the first) is one to move after."""
+        """Moves it where the step with this number (1 for the first) is one to move after."""
         if self.every and number % self.every == 0 and reference is not None:
             reference.follow(policy, self.mix)
 

@@ -64,10 +64,13 @@ class Supervised:
     filter: Filter | None = None
 
     def steps(self, start: int, state: State, stop: StopAsked) -> Iterator[Step]:
-        """Steps `start` + 1 to the last, each one yielded when its update is made; ends early once `stop` is asked."""
+        """Steps `start` + 1 to the last, each one yielded when its update is made; ends early once `stop` is asked, or where a filter
+        leaves no rows."""
         for number in range(start, self.settings.steps):
             began = time.perf_counter()
             groups, state = self.take(number, state)
+            if not groups:
+                return
             keep = [self.algorithm.keep(group) for group in groups]
             kept = [group for group, yes in zip(groups, keep, strict=True) if yes]
             forest = plant(kept, count(groups))

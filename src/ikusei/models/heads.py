@@ -22,8 +22,10 @@ class RewardModel:
 
     def __init__(self, model: PreTrainedModel, layout: str = "forest", precision: str = "fp32") -> None:
         head: Any = dict(model.named_children()).get("score")
-        if not isinstance(head, nn.Linear) or head.out_features != 1:
-            raise ValueError(f"model {type(model).__name__}: it has no head `score` of one number; give a reward model of one label")
+        if not isinstance(head, nn.Linear) or head.out_features != 1 or head.bias is not None:
+            raise ValueError(
+                f"model {type(model).__name__}: it has no head `score` of one number without a bias; give a reward model of one label"
+            )
         self.model, self.head, self.layout, self.precision = prepare(model, layout), head, layout, precision
 
     @property

@@ -121,8 +121,7 @@ class Member:
 
 def _anew(tokenizer: PreTrainedTokenizerBase, group: Group) -> Group:
     """The group in another tokenizer's tokens. An answer that was cut off stays without an end."""
-    asked = group.prompt.text if group.prompt.asked is None else group.prompt.asked
-    prompt = render(tokenizer, Example(asked))
+    prompt = render(tokenizer, Example(group.prompt.asked))
     return replace(group, prompt=prompt, responses=tuple(_answer(tokenizer, prompt, response) for response in group.responses))
 
 

@@ -94,7 +94,7 @@ def read_texts(file: Path) -> list[str]:
     """The texts of a file: a line each, or from .jsonl the strings, or the `text` of each row. Raises ValueError with the line."""
     if not file.is_file():
         raise ValueError(f"{file}: no such file; allowed: a text file with one text a line, or .jsonl with a `text` in each row")
-    lines = [(number, line) for number, line in enumerate(file.read_text("utf-8").splitlines(), 1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(file.read_text("utf-8-sig").split("\n"), 1) if line.strip()]
     return [_of_json(file, number, line) if file.suffix == ".jsonl" else line for number, line in lines]
 
 

@@ -35,8 +35,8 @@ KINDS = (*arithmetic.KINDS, "sentence", "cat", "gym")
 
 @dataclass(frozen=True)
 class Nursery:
-    """`text` and `talk` are the shares of the kinds in the two parts. Its test rows are conversations (raw text where it has no others) about
-    the test rows of the tasks that it is made of, none of which occurs in training."""
+    """`text` and `talk` are the shares of the kinds in the two parts. Its test rows are conversations (raw text where it has nothing
+    else) about the test rows of the tasks that it is made of, none of which occurs in training."""
 
     num_text_rows: int = 67_200
     num_talk_rows: int = 16_000

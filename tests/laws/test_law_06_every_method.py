@@ -1,0 +1,85 @@
+"""Law 6, for every method that keeps something of its own: a critic and its moments, a controller, a moving or a stored reference, the rows
+that a filter has left, a reward model's scale, collected rows; and for a road, killed in the middle of a stage."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+from pathlib import Path
+
+import pytest
+import tiny_runs
+
+from ikusei.run.files import read_json
+
+OWN = {  # what each keeps that others do not, by a part of its name among what is left
+    "dpo, stored reference": "reference",
+    "tr-dpo": "reference/model.safetensors",
+    "filtered dpo": "state",
+    "kto": "reference/model.safetensors",
+    "reward model": "final/config.json",
+    "ppo": "trainer.pt/critic/head.weight",
+    "ppo, learned reward, separate critic": "trainer.pt/critic/body",
+    "collecting": "data",
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_runs.write_world(tmp_path_factory.mktemp("methods"))
+
+
+ENDS = [(kind, signal.SIGKILL) for kind in tiny_runs.KINDS] + [(kind, signal.SIGINT) for kind in ("filtered dpo", "kto", "collecting")]
+
+
+@pytest.mark.parametrize(("kind", "how"), ENDS, ids=[f"{kind}, {how.name}" for kind, how in ENDS])
+def test_it_goes_on_bit_equal(kind: str, how: signal.Signals, world: Path) -> None:
+    recipe, whole = world / f"{kind}.yaml", world / f"{kind} whole"
+    if not whole.exists():  # one for both ways to end
+        recipe.write_text(tiny_runs.KINDS[kind])
+        assert tiny_runs.run_here(recipe, whole).exit_code == 0
+    ended, steps = world / f"{kind} ended by {how}", random.randint(1, 7)
+    code = tiny_runs.end_here(recipe, ended, ended, steps, how)
+    reached = len(tiny_runs.metrics(ended))
+    assert steps <= reached < len(tiny_runs.metrics(whole)), f"exit code {code}"
+    assert read_json(ended / "run.json")["status"] == ("interrupted" if how == signal.SIGINT else "running")
+    assert tiny_runs.resume_here(ended).exit_code == 0
+    mine, theirs = tiny_runs.left(ended), tiny_runs.left(whole)
+    assert not tiny_runs.differing(mine, theirs), f"ended by {how} after step {steps}, at {reached}"
+    assert any(OWN[kind] in name for name in theirs)
+
+
+def test_what_is_compared_is_there(world: Path) -> None:
+    """Rows were dropped by the filter, the controller moved, the scale was set: else the comparisons above were of nothing."""
+    for kind in tiny_runs.KINDS:
+        if not (world / f"{kind} whole").exists():
+            pytest.skip("runs after the others")
+    state = {kind: tiny_runs.left(world / f"{kind} whole")["state"] for kind in tiny_runs.KINDS}
+    left = state["filtered dpo"]["algorithm"]["filter"]
+    assert len(left["rows"]) < max(left["rows"]) + 1 and left["epoch"] > 0
+    assert state["ppo"]["algorithm"]["kl_coef"] != 0.05
+    assert read_json(world / "reward model whole" / "final" / "config.json")["reward_bias"] != 0
+
+
+def test_a_road_killed_in_a_stage(world: Path) -> None:
+    """Killed in the second stage, which collects, and in the fourth; the first resume is in a new process, as a person would start it."""
+    recipe, whole, ended = world / "road.yaml", world / "road whole", world / "road ended"
+    recipe.write_text(tiny_runs.ROAD)
+    assert tiny_runs.run_here(recipe, whole).exit_code == 0
+    assert tiny_runs.end_here(recipe, ended, ended / "2-ranked", random.randint(1, 8)) == -signal.SIGKILL
+    first = (ended / "1-sft" / "final" / "model.safetensors").stat().st_mtime_ns
+    assert not (ended / "3-judge").exists()
+    again = tiny_runs.start("--resume", str(ended))
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, output
+    assert (ended / "1-sft" / "final" / "model.safetensors").stat().st_mtime_ns == first, "a finished stage is not done again"
+    for stage in ("1-sft", "2-ranked", "3-judge", "4-ppo"):
+        mine, theirs = tiny_runs.left(ended / stage), tiny_runs.left(whole / stage)
+        assert not [name for name in tiny_runs.differing(mine, theirs) if not name.endswith("config.json")], stage
+    assert not tiny_runs.differing(tiny_runs.left(ended), tiny_runs.left(whole))
+    assert (ended / "lens.json").read_text() == (whole / "lens.json").read_text()
+    assert [row["stage"] for row in json.loads((whole / "lens.json").read_text())][::3] == [str(world / "model"), "sft", "ppo"]
+    mine, theirs = (read_json(folder / "summary.json") for folder in (ended, whole))
+    assert mine["status"] == "finished" and mine["steps"] == theirs["steps"] == 3 + 16 + 6 + 6
+    assert (ended / "report.html").exists()
