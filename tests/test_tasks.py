@@ -307,7 +307,9 @@ def test_a_file_of_its_own_for_the_test(tmp_path: Path) -> None:
 def test_renaming(tmp_path: Path) -> None:
     path = jsonl(tmp_path, [{"question": "q", "gold": "g"}, {"question": "r", "gold": "h"}])
     message = f"{path}:1: column 'prompt' missing. Columns seen: question, gold. A row needs prompt, messages or text. "
-    assert fault(Files(path)).splitlines()[0] == message + "Try: columns: {prompt: question} if every row is so, else mend this row"
+    assert fault(Files(path)).splitlines()[0] == message + (
+        "Try: columns: {prompt: question} if every row is so, else mend this row (the same in 1 more row)"
+    )
     renamed = all_rows(Files(path, columns={"prompt": "question", "answer": "gold"}))
     assert sorted((str(row.prompt), row.columns["answer"]) for row in renamed) == [("q", "g"), ("r", "h")]
     assert "column 'asked' missing (columns: {prompt: asked}). Columns seen: question, gold" in fault(Files(path, {"prompt": "asked"}))
@@ -326,7 +328,10 @@ def test_all_problems_are_told_at_once_with_their_places(tmp_path: Path) -> None
         f"{path}:6: prompt is null; a text that is not empty is needed",
         f"{path}:8:2: broken JSON: Expecting property name enclosed in double quotes; each line is one whole row",
     ]
-    assert len(fault(Files(write(tmp_path, "many.jsonl", "x\n" * 50))).splitlines()) == 10
+    alike = fault(Files(write(tmp_path, "alike.jsonl", "x\n" * 50)))
+    assert alike.endswith("each line is one whole row (the same in 49 more rows)") and "alike.jsonl:1:1" in alike
+    many = "".join(json.dumps({"prompt": "p", "messages": n}) + "\n" for n in [[{"role": f"r{i}", "content": "c"}] for i in range(50)])
+    assert len(fault(Files(write(tmp_path, "many.jsonl", many))).splitlines()) == 10
 
 
 @pytest.mark.parametrize(

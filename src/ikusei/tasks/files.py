@@ -146,7 +146,9 @@ def _load(path: Path, columns: dict[str, str], pieces: int, max_bad_rows: int) -
         else:
             examples.append(each.example)
     if len(bad) > max_bad_rows:
-        told = [f"{each.where}: {each.problem}" for each in bad[:MAX_PROBLEMS]]
+        same = Counter(each.problem for each in bad)  # in the order of their first rows; a fault that every row has is told once
+        first = {problem: next(each.where for each in bad if each.problem == problem) for problem in list(same)[:MAX_PROBLEMS]}
+        told = [f"{where}: {problem}{_also(same[problem])}" for problem, where in first.items()]
         told += [f"{path}: {len(bad)} bad rows in all; max_bad_rows allows {max_bad_rows}"] if max_bad_rows else []
         raise ValueError("\n".join(told))
     if usual is None:
@@ -173,6 +175,10 @@ def _rejected(path: Path, bad: Sequence[Bad]) -> str:
     except OSError as fault:
         raise ValueError(f"{rejects}: cannot be written ({fault.strerror}); make the folder writable, or mend the rows") from fault
     return f"{len(bad)} bad row{'s' * (len(bad) > 1)} left out (see {rejects.name})"
+
+
+def _also(times: int) -> str:
+    return f" (the same in {times - 1} more row{'s' * (times > 2)})" if times > 1 else ""
 
 
 def _cut(example: Example, pieces: int) -> Iterator[Example]:
