@@ -128,10 +128,11 @@ def written(policy: LocalPolicy, sampling: Sampling, num: int = 200, prompt_toke
 def spoken(policy: LocalPolicy, tokens: list[int], stop: tuple[str, ...]) -> Response:
     """The response of a model that is sure of each of these tokens in turn."""
     sampling = Sampling(max_tokens=len(tokens), stop=stop)
-    drafts = Drafts(2, sampling, frozenset({end_of(policy)}), policy.tokenizer, torch.device("cpu"))
-    drafts.open(1, Job(0, 0, 5, len(tokens)))
+    drafts = Drafts(sampling, frozenset({end_of(policy)}), policy.tokenizer, torch.device("cpu"))
+    drafts.arrange((), [Job(0, 0, 4, 1), Job(0, 0, 5, len(tokens))])
     for token in tokens:
-        if drafts.write([1], torch.full((1, len(policy.tokenizer)), -1e4).index_fill(1, torch.tensor([token]), 0.0)):
+        drafts.write(0, torch.full((2, len(policy.tokenizer)), -1e4).index_fill(1, torch.tensor([token]), 0.0))
+        if 1 in drafts.ended():
             break
     _, response = drafts.close(1, version=3)
     return response

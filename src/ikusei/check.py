@@ -20,7 +20,7 @@ from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.few_shot import evaluate_with_shots
 from ikusei.loops.order import in_order
 from ikusei.loops.supervised import SupervisedSettings
-from ikusei.models.causal import CHUNK_LOGITS
+from ikusei.models.words import BLOCK_LOGITS, KEPT_LOGITS
 from ikusei.parts import Parts, build
 from ikusei.recipe import Recipe, read_recipe
 from ikusei.run.files import plain
@@ -152,8 +152,8 @@ def _data(recipe: Recipe, parts: Parts) -> str:
 
 def _memory(recipe: Recipe, parts: Parts) -> str:
     """fp32 weights, gradients and two moments, also of a critic; what a part keeps for the backward (17 numbers of hidden size a token and
-    layer, arXiv:2205.05198, without the attention scores); one chunk of logits with its gradient; keys and values of the sampler; the
-    weights of a reference and of reward models."""
+    layer, arXiv:2205.05198, without the attention scores); the logits that are kept, and a block of them with its gradient; keys and values
+    of the sampler; the weights of a reference and of reward models."""
     config, parameters = parts.policy.causal.model.config.get_text_config(), parts.facts["parameters"]
     hidden, layers = config.hidden_size, config.num_hidden_layers
     asked = sum(p.numel() for judge in parts.judges.values() for each in judge.members for p in each.model.model.parameters())
@@ -164,7 +164,7 @@ def _memory(recipe: Recipe, parts: Parts) -> str:
         activations = recipe.train.tokens_per_part * hidden * 4 * (layers + 17 if recipe.policy.gradient_checkpointing else 17 * layers)
     if not isinstance(recipe.train, SupervisedSettings):
         cache = 8 * layers * hidden * parts.policy.settings.num_slots * min(recipe.sampling.max_tokens + 64, parts.policy.causal.context)
-    total = state + activations + cache + 12 * CHUNK_LOGITS
+    total = state + activations + cache + 4 * KEPT_LOGITS + 12 * BLOCK_LOGITS
     pieces = {"weights and optimiser": state, "activations": activations, "sampler": cache}
     return f"about {_size(total)} at most beside torch itself: " + ", ".join(f"{name} {_size(size)}" for name, size in pieces.items())
 

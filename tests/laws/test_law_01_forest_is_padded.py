@@ -16,8 +16,9 @@ from transformers import PreTrainedModel
 
 from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import Forest, plant
-from ikusei.models import causal
+from ikusei.models import words
 from ikusei.models.attention import ForestLayout
+from ikusei.models.words import Head, score_words
 from ikusei.protocols import Algorithm
 from ikusei.types import Group
 
@@ -110,21 +111,36 @@ def test_heads(algorithm: str, name: str, settings: LocalSettings) -> None:
     assert_equals_padded(name, worlds.ALGORITHMS[algorithm], written_groups(name, worlds.FOREST_SHAPES["many short trees"]), settings)
 
 
+@pytest.mark.parametrize("kept", [0, words.KEPT_LOGITS], ids=["computed again", "kept"])
 @pytest.mark.parametrize("name", ["gemma2 window caps", "lfm2 convolution"])
-def test_head_in_chunks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three scored tokens at a time."""
-    monkeypatch.setattr(causal, "CHUNK_LOGITS", 3 * worlds.VOCABULARY)
+def test_head_in_blocks(name: str, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven rows and three words at a time."""
+    monkeypatch.setattr(words, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(words, "BLOCK_LOGITS", 21)
+    monkeypatch.setattr(words, "KEPT_LOGITS", kept)
     assert_equals_padded(name, RICH, written_groups(name, worlds.FOREST_SHAPES["many short trees"]))
 
 
-def test_chunked_head_is_not_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the test above relies on: the head never sees more rows than fit."""
-    monkeypatch.setattr(causal, "CHUNK_LOGITS", 3 * worlds.VOCABULARY)
-    policy, rows = worlds.make_policy(), []
-    policy.causal.head.register_forward_hook(lambda module, args, out: rows.append(args[0].shape[0]))
-    policy.forward(plant(worlds.make_groups(worlds.FOREST_SHAPES["mixed"])))
-    assert max(rows) == 3
-    assert len(rows) > 5
+def test_the_gradient_through_entropy() -> None:
+    """No algorithm descends it yet; the head's own backward gives it all the same, with a bias, a scale, a cap and temperatures."""
+    chance = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=chance, dtype=torch.float64)  # noqa: E731
+    hidden, weight, bias = (draw(*shape).requires_grad_() for shape in ((9, 4), (13, 4), (13,)))
+    target, temperature = torch.arange(9), 0.5 + torch.rand(9, generator=chance, dtype=torch.float64)
+
+    def plainly() -> tuple[torch.Tensor, torch.Tensor]:
+        logits = torch.tanh((hidden @ weight.T + bias) * 1.3 / 2) * 2
+        logp = (logits / temperature[:, None]).log_softmax(-1)
+        return logp[torch.arange(9), target], -(logp.exp() * logp).sum(-1)
+
+    given = draw(9), draw(9)
+    ours = score_words(Head(weight.float(), bias.float(), 1.3, 2.0), hidden.float(), target, temperature.float())
+    for mine, theirs in zip(ours, plainly(), strict=True):
+        torch.testing.assert_close(mine, theirs.float(), rtol=1e-5, atol=1e-6)
+    mine = torch.autograd.grad([ours[0] @ given[0].float(), ours[1] @ given[1].float()], [hidden, weight, bias])
+    theirs = torch.autograd.grad(sum(said @ by for said, by in zip(plainly(), given, strict=True)), [hidden, weight, bias])
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_a_long_root_is_one_block() -> None:

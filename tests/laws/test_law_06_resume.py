@@ -50,8 +50,6 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
     chance = random.Random()  # another moment each time: the law says anywhere
     process = tiny_runs.start(str(recipe), "--folder", str(folder))
     try:
-        whole = tiny_runs.run_here(recipe, place / "whole")  # meanwhile
-        assert whole.exit_code == 0
         for how, steps in ((signal.SIGKILL, chance.randint(2, 5)), (signal.SIGKILL, chance.randint(7, 10)), (signal.SIGINT, 13)):
             wait_for_steps(process, folder, steps)
             moment_s = chance.random() * 0.15
@@ -66,6 +64,8 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
             if how == signal.SIGKILL:
                 process = tiny_runs.start("--resume", str(folder))
         assert tiny_runs.resume_here(folder).exit_code == 0
+        whole = tiny_runs.run_here(recipe, place / "whole")
+        assert whole.exit_code == 0
         yield whole.folder, folder, story
     finally:
         if process.poll() is None:

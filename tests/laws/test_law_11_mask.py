@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from ikusei.algos.ppo import PPO
 from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import plant
 from ikusei.loops.steps import update
+from ikusei.models.body import Body
 from ikusei.protocols import Algorithm
 from ikusei.text.chat import continuation, render
 from ikusei.types import Example, Group, Prompt, Sampling
@@ -30,11 +32,19 @@ def groups() -> list[Group]:
 def rows_with_gradient(policy: LocalPolicy, algorithm: Algorithm, groups: Sequence[Group]) -> torch.Tensor:
     """The norm of the loss's gradient at the body's output, for each row that was laid out."""
     outputs: list[torch.Tensor] = []
-    hook = policy.causal.model.base_model.register_forward_hook(lambda module, args, out: outputs.append(out.last_hidden_state))
     forest = worlds.step_of(algorithm, groups, REFERENCE)
-    outputs.clear()
-    result = algorithm.loss(policy.causal.outputs(forest), forest)
-    hook.remove()
+
+    def watched(run: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def runs(*given: Any) -> torch.Tensor:
+            outputs.append(run(*given))
+            return outputs[-1]
+
+        return runs
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("__call__", "plain"):
+            patch.setattr(Body, name, watched(getattr(Body, name)))
+        result = algorithm.loss(policy.causal.outputs(forest), forest)
     (grad,) = torch.autograd.grad(result.value, outputs[0])
     return grad.norm(dim=-1)
 

@@ -168,8 +168,7 @@ def test_all_skipped_is_still_an_update() -> None:
     nothing = [all_equal(group, 0.0) for group in some_teach_nothing()]
     before = worlds.weights(policy)
     calls = []
-    policy.causal.model.register_forward_hook(lambda *seen: calls.append(seen))
-    policy.causal.model.base_model.register_forward_hook(lambda *seen: calls.append(seen))
+    policy.causal.model.get_input_embeddings().register_forward_hook(lambda *seen: calls.append(seen))
     metrics = learn(loop(policy, GRPOS["grpo"], updates_per_step=2), 0, nothing)
     assert policy.version == 2
     assert metrics["grad_norm"] == 0
@@ -181,8 +180,8 @@ def test_skipped_groups_are_not_computed() -> None:
     groups = some_teach_nothing()
     rows: list[int] = []
     policy = worlds.make_policy()
-    body = policy.causal.model.base_model
-    body.register_forward_hook(lambda module, args, kwargs, out: rows.append(kwargs["input_ids"].numel()), with_kwargs=True)
+    embeddings = policy.causal.model.get_input_embeddings()
+    embeddings.register_forward_hook(lambda module, args, out: rows.append(args[0].numel()))
     learn(loop(policy, GRPOS["grpo"]), 0, groups)
     assert sum(rows) == plant([groups[i] for i in (1, 3, 5)]).tokens_N.numel()
 

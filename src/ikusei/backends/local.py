@@ -20,7 +20,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import logging
 
 from ikusei.forest import Forest, Outputs
-from ikusei.models.body import checkpoint_layers, context_of, num_words
+from ikusei.models.body import context_of, num_words
 from ikusei.models.causal import CausalModel
 from ikusei.models.heads import Critic, RewardModel, zero_head
 from ikusei.models.load import load_reward_model
@@ -85,8 +85,8 @@ class LocalPolicy:
         if isinstance(self.causal, CausalModel):
             self.causal.critic = self.critic
         if self.settings.gradient_checkpointing:
-            for body in filter(None, (model, self.critic and self.critic.body)):
-                checkpoint_layers(body)
+            for body in filter(None, (self.causal.body, self.critic and self.critic.layers)):
+                body.checkpoint_layers()
         self.tokenizer = tokenizer
         self.version = 0
         self.trained = nn.ModuleDict({"model": model} | ({} if self.critic is None else {"critic": self.critic}))
@@ -197,7 +197,7 @@ def make_critic(model: PreTrainedModel, kind: str, layout: str) -> Critic:
     if kind == "head":
         return Critic(zero_head(size, model.device))
     if kind == "separate":
-        return Critic(zero_head(size, model.device), copy.deepcopy(model.base_model))
+        return Critic(zero_head(size, model.device), copy.deepcopy(model.base_model), layout)
     if "/" not in kind and not Path(kind).is_dir():
         raise ValueError(f"policy.critic: got {kind!r}; allowed: head, separate, or the folder of a reward model")
     weights = load_reward_model(kind)
@@ -213,7 +213,7 @@ def make_critic(model: PreTrainedModel, kind: str, layout: str) -> Critic:
     with torch.no_grad():
         head.weight.copy_(judge.head.weight)
         head.bias.fill_(judge.bias)
-    return Critic(head, judge.model.base_model)
+    return Critic(head, judge.model.base_model, layout)
 
 
 def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -6,17 +6,18 @@ travels as a keyword of `model.forward` through every layer (and through gradien
     ForestLayout   one row [1, N] holding trees: a token sees its own leaf up to itself, and its root
     SlotLayout     (samplers/slots.py) one new token in each of B slots, over the keys and values kept there
 
-A row is cut into blocks of queries and keys, gathered by index and padded inside the block alone; everything outside attention is free of
-padding. Trees whose root is long stay whole, one block with a tree mask, so that the root's keys are never copied for each leaf; the
-leaves of the others become one batch over [root | own leaf], with their roots as another batch. The mask is built from positions, for
-each window that a layer asks for. Softmax in full where the scores are capped (Gemma 2), else torch's fused kernel.
+On a CPU a layer without windows and caps is served by flash.py. Otherwise the row is cut into blocks of queries and keys, gathered by index
+and padded inside the block alone; everything outside attention is free of padding. Trees whose root is long stay whole, one block with a
+tree mask, so that the root's keys are never copied for each leaf; the leaves of the others become one batch over [root | own leaf], with
+their roots as another batch. The mask is built from positions, for each window that a layer asks for. Softmax in full where the scores are
+capped (Gemma 2), else torch's fused kernel.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from ikusei.forest import Forest, Tree
+from ikusei.models.flash import Part, flash_forest, padded, parts_of
 
 NAME = "ikusei"
 COPIES = 4  # leaves go in a batch of their own while that copies keys and values at most this many times
@@ -95,25 +97,55 @@ class ForestLayout:
     """The attention of one part of a forest, for all layers. With `keep`, each layer's keys and values stay readable in `kept`."""
 
     def __init__(self, forest: Forest, keep: bool = False) -> None:
-        self.position_N, self.leaf_N = forest.position_N, forest.leaf_N
-        self.blocks = [Block(q.to(forest.tokens_N.device), k.to(forest.tokens_N.device)) for q, k in _blocks(forest.trees)]
-        rows = torch.cat([block.query.flatten() for block in self.blocks])
-        place = torch.empty(forest.tokens_N.numel(), dtype=torch.long, device=rows.device)
-        place[rows[rows >= 0]] = (rows >= 0).nonzero().squeeze(1)
-        self.place_N = place  # where each row of N stands in the blocks' outputs, one after the other
+        self.forest = forest
         self.kept: dict[nn.Module, tuple[Tensor, Tensor]] | None = {} if keep else None
+        self.forms: set[Form] = set()  # what the layers asked for
 
     def attend(self, layer: nn.Module, query: Tensor, key: Tensor, value: Tensor, form: Form) -> Tensor:
         """query [1, H, N, D], key and value [1, Hkv, N, D] -> [1, H, N, D]."""
+        device = query.device.type
+        if torch.is_autocast_enabled(device):
+            query, key, value = (x.to(torch.get_autocast_dtype(device)) for x in (query, key, value))
+        self.forms.add(form)
         if self.kept is not None:
             self.kept[layer] = (key[0], value[0])
         query_N, key_N, value_N = (x[0].transpose(0, 1) for x in (query, key, value))  # [N, heads, D]
+        plain = form.softcap is None and (form.window is None or form.window > self.longest)
+        if plain and device == "cpu":
+            seen_N = flash_forest(query_N, key_N, value_N, self.parts, form.scaling)
+        else:
+            seen_N = self._by_blocks(query_N, key_N, value_N, form)
+        return seen_N.transpose(0, 1).unsqueeze(0)
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        return parts_of(self.forest.trees)
+
+    @cached_property
+    def longest(self) -> int:
+        """The largest position."""
+        return max(tree.root + max(tree.leaves, default=0) for tree in self.forest.trees) - 1
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        device = self.forest.tokens_N.device
+        return [Block(query.to(device), key.to(device)) for query, key in _blocks(self.forest.trees)]
+
+    @cached_property
+    def place_N(self) -> Tensor:
+        """Where each row of N stands in the blocks' outputs, one after the other."""
+        rows = torch.cat([block.query.flatten() for block in self.blocks])
+        place = torch.empty(self.forest.tokens_N.numel(), dtype=torch.long, device=rows.device)
+        place[rows[rows >= 0]] = (rows >= 0).nonzero().squeeze(1)
+        return place
+
+    def _by_blocks(self, query_N: Tensor, key_N: Tensor, value_N: Tensor, form: Form) -> Tensor:
         outputs = []
         for block in self.blocks:
-            mask = block.mask(self.position_N, self.leaf_N, form.window, query.dtype)
+            mask = block.mask(self.forest.position_N, self.forest.leaf_N, form.window, query_N.dtype)
             q, k, v = (_gather(x, rows) for x, rows in ((query_N, block.query), (key_N, block.key), (value_N, block.key)))
             outputs.append(masked_attention(q, k, v, mask, form).transpose(1, 2).flatten(0, 1))
-        return torch.cat(outputs).index_select(0, self.place_N).transpose(0, 1).unsqueeze(0)
+        return torch.cat(outputs).index_select(0, self.place_N)
 
 
 def _gather(x_N: Tensor, rows: Tensor) -> Tensor:
@@ -136,13 +168,5 @@ def _blocks(trees: tuple[Tree, ...]) -> list[tuple[Tensor, Tensor]]:
             leaf = range(begin, begin + length)
             buckets["leaf", length.bit_length(), tree.root.bit_length()].append((leaf, root, leaf))
             begin += length
-    columns = [tuple(map(_pad, zip(*rows, strict=True))) for rows in buckets.values()]
+    columns = [tuple(map(padded, zip(*rows, strict=True))) for rows in buckets.values()]
     return [(query, torch.cat([root, leaf], 1)) for query, root, leaf in columns]
-
-
-def _pad(rows: Sequence[range]) -> Tensor:
-    """[B, T], filled up with -1 on the right."""
-    padded = torch.full((len(rows), max(len(r) for r in rows)), -1, dtype=torch.long)
-    for i, r in enumerate(rows):
-        padded[i, : len(r)] = torch.arange(r.start, r.stop)
-    return padded

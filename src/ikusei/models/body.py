@@ -16,7 +16,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ikusei.forest import Forest
-from ikusei.models.attention import NAME, ForestLayout
+from ikusei.models.attention import NAME, ForestLayout, Layout
+from ikusei.models.stack import Stack
 
 At = Literal["predicts", "last"]
 
@@ -27,30 +28,44 @@ def prepare(model: PreTrainedModel, layout: str) -> PreTrainedModel:
     return model
 
 
-def hidden(body: nn.Module, layout: str, forest: Forest, at: At) -> Tensor:
-    """The hidden states before each scored token, [M, d], or of each response's last token, [R, d].
+class Body:
+    """Layers and how they are run. `layout` is "forest" (one row holding all trees) or "padded" (one row [root | leaf] a response; a causal
+    model never looks right, so padding on the right needs no mask)."""
 
-    `layout` is "forest" (one row holding all trees) or "padded" (one row [root | leaf] a response; a causal model never looks right, so
-    padding on the right needs no mask).
-    """
-    if layout == "forest":
-        given = {"position_ids": forest.position_N[None], "layout": ForestLayout(forest)}
-        states = body(input_ids=forest.tokens_N[None], use_cache=False, **given).last_hidden_state
-        return states[0].index_select(0, forest.predicts_M if at == "predicts" else forest.last_R)
-    rows = [torch.cat([forest.tokens_N[root], forest.tokens_N[leaf]]) for root, leaf in root_and_leaf(forest)]
-    states = body(input_ids=nn.utils.rnn.pad_sequence(rows, batch_first=True), use_cache=False).last_hidden_state
-    if at == "predicts":
-        return states.flatten(0, 1).index_select(0, forest.response_M * states.shape[1] + forest.position_M - 1)
-    ends = torch.tensor([row.numel() - 1 for row in rows], device=states.device)
-    return states[torch.arange(len(rows), device=states.device), ends]
+    def __init__(self, module: nn.Module, layout: str) -> None:
+        self.module, self.layout = module, layout
+        self.stack = Stack.of(module) if layout == "forest" else None
+        self.checkpointed = False
 
+    def __call__(self, tokens: Tensor, position: Tensor, layout: Layout) -> Tensor:
+        """tokens and positions [B, T] -> hidden states [B, T, d], as `layout` lets them see each other."""
+        if self.stack is not None:
+            return self.stack(tokens, position, layout, self.checkpointed)
+        return self.module(input_ids=tokens, position_ids=position, use_cache=False, layout=layout).last_hidden_state
 
-def checkpoint_layers(model: nn.Module) -> None:
-    """Keep only each layer's input for the backward and compute the rest again. Done here and not by transformers, which would have the
-    layers believe that they train, and so turn their dropout on and their cache off."""
-    for module in model.modules():
-        if isinstance(module, GradientCheckpointingLayer):
-            module.forward = MethodType(_checkpointed, module)
+    def plain(self, tokens: Tensor) -> Tensor:
+        """[B, T] -> [B, T, d] in transformers' own attention, which a body that takes no forest is left with."""
+        return self.module(input_ids=tokens, use_cache=False).last_hidden_state
+
+    def hidden(self, forest: Forest, at: At) -> Tensor:
+        """The hidden states before each scored token, [M, d], or of each response's last token, [R, d]."""
+        if self.layout == "forest":
+            states = self(forest.tokens_N[None], forest.position_N[None], ForestLayout(forest))
+            return states[0].index_select(0, forest.predicts_M if at == "predicts" else forest.last_R)
+        rows = [torch.cat([forest.tokens_N[root], forest.tokens_N[leaf]]) for root, leaf in root_and_leaf(forest)]
+        states = self.plain(nn.utils.rnn.pad_sequence(rows, batch_first=True))
+        if at == "predicts":
+            return states.flatten(0, 1).index_select(0, forest.response_M * states.shape[1] + forest.position_M - 1)
+        ends = torch.tensor([row.numel() - 1 for row in rows], device=states.device)
+        return states[torch.arange(len(rows), device=states.device), ends]
+
+    def checkpoint_layers(self) -> None:
+        """Keep only each layer's input for the backward and compute the rest again. Done here and not by transformers, which would have
+        the layers believe that they train, and so turn their dropout on and their cache off."""
+        self.checkpointed = True
+        for module in self.module.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.forward = MethodType(_checkpointed, module)
 
 
 def _checkpointed(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:

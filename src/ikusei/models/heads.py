@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ikusei.forest import Forest, Outputs
-from ikusei.models.body import context_of, hidden, prepare
+from ikusei.models.body import Body, context_of, prepare
 
 
 class RewardModel:
@@ -27,6 +27,7 @@ class RewardModel:
                 f"model {type(model).__name__}: it has no head `score` of one number without a bias; give a reward model of one label"
             )
         self.model, self.head, self.layout, self.precision = prepare(model, layout), head, layout, precision
+        self.body = Body(model.base_model, layout)
 
     @property
     def device(self) -> torch.device:
@@ -44,7 +45,7 @@ class RewardModel:
     def outputs(self, forest: Forest) -> Outputs:
         """The reward of each response, differentiable. It has no words, so M is empty."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            hidden_R = hidden(self.model.base_model, self.layout, forest, "last")
+            hidden_R = self.body.hidden(forest, "last")
         nothing = hidden_R.new_zeros(0, dtype=torch.float32)
         return Outputs(nothing, nothing, reward_R=one_number(self.head, hidden_R) + self.bias)
 
@@ -58,13 +59,14 @@ class RewardModel:
 class Critic(nn.Module):
     """The value before each scored token. Without a body of its own it reads the policy's hidden states."""
 
-    def __init__(self, head: nn.Linear, body: nn.Module | None = None) -> None:
+    def __init__(self, head: nn.Linear, body: nn.Module | None = None, layout: str = "forest") -> None:
         super().__init__()
         self.head, self.body = head, body
+        self.layers = None if body is None else Body(body, layout)
 
-    def value(self, hidden_M: Tensor, layout: str, forest: Forest) -> Tensor:
+    def value(self, hidden_M: Tensor, forest: Forest) -> Tensor:
         """[M], from the policy's hidden states [M, d] or, with a body, from its own."""
-        return one_number(self.head, hidden_M if self.body is None else hidden(self.body, layout, forest, "predicts"))
+        return one_number(self.head, hidden_M if self.layers is None else self.layers.hidden(forest, "predicts"))
 
 
 def zero_head(size: int, device: torch.device) -> nn.Linear:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -44,48 +45,59 @@ def jobs_of(prompts: Sequence[Prompt], num_responses: int, sampling: Sampling, s
 
 
 class Drafts:
-    """One draft in each row of a batch of `size`."""
+    """One draft a row, all of them written in step. A row that has ended stays until `arrange`, and nothing more is written into it."""
 
-    def __init__(
-        self, size: int, sampling: Sampling, ends: frozenset[int], tokenizer: PreTrainedTokenizerBase, device: torch.device
-    ) -> None:
+    def __init__(self, sampling: Sampling, ends: frozenset[int], tokenizer: PreTrainedTokenizerBase, device: torch.device) -> None:
         self.sampling, self.ends, self.tokenizer = sampling, ends, tokenizer
         special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         self.stop_ids = frozenset(sampling.stop_ids) | {special[stop] for stop in sampling.stop if stop in special}  # they are in no text
         self.stops = torch.tensor(sorted(ends | self.stop_ids), dtype=torch.long, device=device)
-        self.jobs: list[Job | None] = [None] * size
-        self.token_BT = torch.zeros(size, sampling.max_tokens, dtype=torch.long, device=device)
-        self.logp_BT = torch.zeros(size, sampling.max_tokens, device=device)
-        self.uniform_BT = torch.zeros(size, sampling.max_tokens, device=device)
-        self.count_B = torch.zeros(size, dtype=torch.long, device=device)
-        self.limit_B = torch.zeros(size, dtype=torch.long, device=device)
+        self.jobs: list[Job | None] = []  # None: ended
+        width = sampling.max_tokens + 1  # the last column takes what is drawn for rows that are full
+        self.token_BT = torch.zeros(0, width, dtype=torch.long, device=device)
+        self.logp_BT = torch.zeros(0, width, device=device)
+        self.uniform_BT = torch.zeros(0, width, device=device)
+        self.count_B = torch.zeros(0, dtype=torch.long, device=device)
+        self.limit_B = torch.zeros_like(self.count_B)
+        self.alive_B = torch.zeros(0, dtype=torch.bool, device=device)
 
     @property
     def active(self) -> list[int]:
         return [row for row, job in enumerate(self.jobs) if job is not None]
 
-    def open(self, row: int, job: Job) -> None:
-        """Begin a response in a free row."""
-        self.jobs[row] = job
-        self.uniform_BT[row, : job.limit] = uniforms(job.seed, job.limit).to(self.uniform_BT.device)
-        self.count_B[row], self.limit_B[row] = 0, job.limit
+    def arrange(self, rows: Sequence[int], jobs: Sequence[Job] = ()) -> None:
+        """Only these rows go on, in this order; after them a new draft for each job."""
+        index = torch.tensor(rows, dtype=torch.long, device=self.count_B.device)
+        self.jobs = [self.jobs[row] for row in rows] + list(jobs)
+        uniform = torch.zeros(len(jobs), self.uniform_BT.shape[1])
+        for row, job in zip(uniform, jobs, strict=True):
+            row[: job.limit] = uniforms(job.seed, job.limit)
+        self.uniform_BT = torch.cat([self.uniform_BT[index], uniform.to(index.device)])
+        self.token_BT, self.logp_BT = (F.pad(x[index], (0, 0, 0, len(jobs))) for x in (self.token_BT, self.logp_BT))
+        self.count_B = F.pad(self.count_B[index], (0, len(jobs)))
+        self.limit_B = torch.cat([self.limit_B[index], torch.tensor([job.limit for job in jobs], dtype=torch.long, device=index.device)])
+        self.alive_B = F.pad(self.alive_B[index], (0, len(jobs)), value=True)
 
-    def write(self, rows: list[int], logits: Tensor) -> list[int]:
-        """One token into each of `rows` from logits [len(rows), V]; says which of them ended."""
-        at = torch.tensor(rows, device=logits.device)
-        count = self.count_B[at]
-        token, logp = draw(logits, self.uniform_BT[at, count], self.sampling)
-        self.token_BT[at, count], self.logp_BT[at, count] = token, logp
-        self.count_B[at] = count + 1
-        ended = (torch.isin(token, self.stops) | (count + 1 >= self.limit_B[at])).tolist()
-        return [row for row, end in zip(rows, ended, strict=True) if end or (self.sampling.stop and self._stop_string(row))]
+    def write(self, first: int, logits: Tensor) -> Tensor:
+        """One token into each row from `first` on, from logits [B - first, V]. Gives the token of every row that was asked, [B - first]."""
+        count, alive = self.count_B[first:], self.alive_B[first:]
+        at = count[:, None]
+        token, logp = draw(logits, self.uniform_BT[first:].gather(1, at).squeeze(1), self.sampling)
+        self.token_BT[first:].scatter_(1, at, token[:, None])
+        self.logp_BT[first:].scatter_(1, at, logp[:, None])
+        count += alive
+        alive &= ~(torch.isin(token, self.stops) | (count >= self.limit_B[first:]))
+        return token
 
-    def last_tokens(self) -> Tensor:
-        """[B] the token written last in each row."""
-        return self.token_BT.gather(1, (self.count_B - 1).clamp(min=0)[:, None]).squeeze(1)
+    def ended(self) -> list[int]:
+        """The rows that have ended since this was asked last."""
+        alive = self.alive_B.tolist()
+        for row in self.active if self.sampling.stop else ():
+            alive[row] = alive[row] and not self._stop_string(row)
+        return [row for row in self.active if not alive[row]]
 
     def close(self, row: int, version: int) -> tuple[Job, Response]:
-        """The finished response; its row is free again."""
+        """The finished response; its row is free."""
         job, count = self.jobs[row], int(self.count_B[row])
         assert job is not None, "an empty row cannot be closed"
         self.jobs[row] = None
@@ -93,13 +105,6 @@ class Drafts:
         text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
         logprobs = tuple(self.logp_BT[row, :count].tolist())
         return job, Response(tuple(tokens), (True,) * count, text, logprobs, self._why(row, tokens[-1]), version, job.seed)
-
-    def keep(self, rows: list[int]) -> None:
-        """Only these rows go on, in this order."""
-        index = torch.tensor(rows, device=self.count_B.device)
-        self.jobs = [self.jobs[row] for row in rows]
-        self.token_BT, self.logp_BT, self.uniform_BT = self.token_BT[index], self.logp_BT[index], self.uniform_BT[index]
-        self.count_B, self.limit_B = self.count_B[index], self.limit_B[index]
 
     def _why(self, row: int, last: int) -> Stop:
         if last in self.ends:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ikusei.types import Sampling
 
+WORDS = 512  # in a block
 BELOW_ONE = 1 - 2**-23  # so that a uniform times the whole mass stays below it in fp32
 
 
@@ -31,14 +32,33 @@ def uniforms(seed: int, count: int) -> Tensor:
 
 def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """logits [B, V] in fp32 and uniform [B] -> tokens [B] and their log-probs [B]."""
-    p = (logits / sampling.temperature).softmax(-1)
+    p = (logits if sampling.temperature == 1 else logits / sampling.temperature).softmax(-1)
     if sampling.truncated:
         p = truncate(p, sampling)
         p = p / p.sum(-1, keepdim=True)
+    token = by_inverse(p, uniform)
+    return token, p.gather(1, token[:, None]).log().squeeze(1)
+
+
+def by_inverse(p: Tensor, uniform: Tensor) -> Tensor:
+    """The first word at which the mass of p [B, V] summed up exceeds uniform [B] of the whole. A large vocabulary is summed in blocks, and
+    word by word only in the block that holds it: a running sum over everything is as slow as all the rest together."""
+    num, V = p.shape[1] // WORDS, p.shape[1]
+    if num < 8:
+        return _first_above(p, uniform.clamp(max=BELOW_ONE)[:, None] * p.sum(-1, keepdim=True)).squeeze(1)
+    blocks = torch.cat([p[:, : num * WORDS].unflatten(1, (num, WORDS)).sum(-1), p[:, num * WORDS :].sum(-1, keepdim=True)], 1)
+    target = uniform.clamp(max=BELOW_ONE)[:, None] * blocks.sum(-1, keepdim=True)
+    block = _first_above(blocks, target)
+    target = target - (blocks.cumsum(-1) - blocks).gather(1, block)
+    word = block * WORDS + torch.arange(WORDS, device=p.device)
+    inside = p.gather(1, word.clamp(max=V - 1)).masked_fill(word >= V, 0.0)
+    return (block * WORDS + _first_above(inside, target)).squeeze(1)
+
+
+def _first_above(p: Tensor, target: Tensor) -> Tensor:
+    """[B, n] and [B, 1] -> [B, 1] where the running sum first exceeds the target, which rounding may have put outside of it."""
     mass = p.cumsum(-1)
-    target = uniform.clamp(max=BELOW_ONE)[:, None] * mass[:, -1:]
-    token = torch.searchsorted(mass, target, right=True).clamp(max=logits.shape[-1] - 1)
-    return token.squeeze(1), p.gather(1, token).log().squeeze(1)
+    return torch.searchsorted(mass, torch.minimum(target.clamp(min=0), mass[:, -1:] * BELOW_ONE), right=True).clamp(max=p.shape[1] - 1)
 
 
 def truncate(p: Tensor, sampling: Sampling) -> Tensor:

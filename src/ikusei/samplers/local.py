@@ -1,8 +1,8 @@
 """The sampler that shares the policy's weights: KV-cached, continuous batching, a prompt prefilled once for all of its responses.
 
-A finished row gives its place to the next response at once; when none is waiting, the batch shrinks. Models whose layers cannot take the
-forest's attention are decoded with transformers' own cache instead, a prompt at a time. What is scheduled depends on the data alone.
-Left out: keys and values shared between the slots of one prompt (they are copied), and dropping keys that a window has passed.
+Finished rows give their places to the next responses, a block of them at a time; when none is waiting, the batch shrinks. Models whose
+layers cannot take the forest's attention are decoded with transformers' own cache instead, a prompt at a time. What is scheduled depends on
+the data alone. Left out: dropping keys that a window has passed.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ikusei.models.causal import CausalModel
 from ikusei.samplers.drafts import Drafts, Job, jobs_of
 from ikusei.samplers.lockstep import write_in_step
-from ikusei.samplers.slots import Prefilled, Slots, prefill
+from ikusei.samplers.slots import Prefilled, Slots
 from ikusei.text.chat import ends_of
 from ikusei.types import Group, Prompt, Response, Sampling
 
 PREFILL_TOKENS = 2048  # prompts go through the model in rows of about this many tokens
 SHRINK = 0.75  # the batch is repacked when fewer than this share of its rows are still written
+REFILL = 0.125  # waiting responses begin when this share of the slots is free: each time, keys and values are moved
+LOOK_EVERY = 16  # steps between looks at a GPU for what has ended; a look waits for it
 
 
 class LocalSampler:
@@ -61,41 +62,46 @@ class LocalSampler:
 
 
 class _Slotted:
-    """Continuous batching over slots."""
+    """Continuous batching over slots. Rows of drafts and slots are the same, in the order of asking."""
 
     def __init__(self, sampler: LocalSampler, prompts: Sequence[Prompt], jobs: list[Job], sampling: Sampling) -> None:
-        size = min(sampler.num_slots, len(jobs))
         self.sampler, self.prompts, self.waiting = sampler, prompts, deque(jobs)
-        self.slots = Slots(sampler.causal, size)
-        self.drafts = Drafts(size, sampling, sampler.ends, sampler.tokenizer, sampler.causal.device)
+        self.slots = Slots(sampler.causal)
+        self.drafts = Drafts(sampling, sampler.ends, sampler.tokenizer, sampler.causal.device)
         self.prefilled: dict[int, Prefilled] = {}
+        self.last = torch.zeros(0, dtype=torch.long)  # [B] the token written last in each row
+        self.steps = 0
 
-    @torch.no_grad()
     def advance(self) -> list[tuple[Job, Response]]:
-        """Write on until some responses are finished; none means that all are. One autocast covers it, so that weights are cast once."""
-        with self.sampler.causal.autocast():
-            while self.waiting or self.drafts.active:
-                rows, logits = self._admit() or self._decode()
-                ended = self.drafts.write(rows, logits)
+        """Write on until some responses are finished; none means that all are."""
+        look_every = 1 if self.sampler.causal.device.type == "cpu" or self.drafts.sampling.stop else LOOK_EVERY
+        while self.waiting or self.drafts.active:
+            if not self._arrange():
+                self.last = self.drafts.write(0, self.slots.step(self.last))
+            self.steps += 1
+            if self.steps % look_every == 0:
+                ended = self.drafts.ended()
                 if ended:
-                    self.slots.free(ended)
                     return [self.drafts.close(row, self.sampler.version) for row in ended]
         return []
 
-    def _admit(self) -> tuple[list[int], Tensor] | None:
-        """Waiting responses into the free rows, with the logits after their prompts; None where there is no row or nobody waits."""
-        free = [row for row, job in enumerate(self.drafts.jobs) if job is None]
-        if not (free and self.waiting):
-            return None
-        rows = free[: len(self.waiting)]
-        logits = []
-        for row in rows:
-            job = self.waiting.popleft()
-            prompt = self._prefilled(job.prompt)
-            self.slots.fill(row, prompt)
-            self.drafts.open(row, job)
-            logits.append(prompt.logits)
-        return rows, torch.stack(logits)
+    def _arrange(self) -> bool:
+        """Closes up and lets waiting responses begin, where that is worth its cost; says whether some began."""
+        active = self.drafts.active
+        room = min(self.sampler.num_slots - len(active), len(self.waiting))
+        admits = room >= max(1, REFILL * self.sampler.num_slots) or (room > 0 and (room == len(self.waiting) or not active))
+        if not admits and len(active) >= SHRINK * len(self.drafts.jobs):
+            return False
+        jobs = [self.waiting.popleft() for _ in range(room if admits else 0)]
+        prompts = [self._prefilled(job.prompt) for job in jobs]
+        self.slots.arrange(active, prompts)
+        self.drafts.arrange(active, jobs)
+        if jobs:
+            begun = self.drafts.write(len(active), torch.stack([prompt.logits for prompt in prompts]))
+            self.last = torch.cat([self.last[active], begun])
+        else:
+            self.last = self.last[active]
+        return bool(jobs)
 
     def _prefilled(self, number: int) -> Prefilled:
         """The prompt's keys and values; it and the prompts after it go through the model together. Earlier prompts are done with."""
@@ -104,19 +110,9 @@ class _Slotted:
             while end < len(self.prompts) and (end == number or used + len(self.prompts[end].tokens) <= PREFILL_TOKENS):
                 used += len(self.prompts[end].tokens)
                 end += 1
-            fresh = prefill(self.sampler.causal, self.prompts[number:end])
+            fresh = self.slots.prefill(self.prompts[number:end])
             self.prefilled = dict(zip(range(number, end), fresh, strict=True))
         return self.prefilled[number]
-
-    def _decode(self) -> tuple[list[int], Tensor]:
-        """One step of every row that is still being written."""
-        active = self.drafts.active
-        if len(active) < SHRINK * len(self.drafts.jobs):
-            self.drafts.keep(active)
-            self.slots.keep(active)
-            active = list(range(len(active)))
-        logits = self.slots.step(self.drafts.last_tokens())
-        return active, logits if len(active) == logits.shape[0] else logits[active]
 
 
 class _Lockstep:
@@ -132,9 +128,8 @@ class _Lockstep:
         causal, number = self.sampler.causal, self.jobs[0].prompt
         batch = [job for job in self.jobs if job.prompt == number][: self.sampler.num_slots]
         self.jobs = self.jobs[len(batch) :]
-        drafts = Drafts(len(batch), self.sampling, self.sampler.ends, self.sampler.tokenizer, causal.device)
-        for row, job in enumerate(batch):
-            drafts.open(row, job)
+        drafts = Drafts(self.sampling, self.sampler.ends, self.sampler.tokenizer, causal.device)
+        drafts.arrange((), batch)
         return [drafts.close(row, self.sampler.version) for row in write_in_step(causal, self.prompts[number].tokens, drafts)]
 
 

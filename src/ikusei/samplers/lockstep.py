@@ -34,7 +34,7 @@ class Decoder:
     def hidden(self) -> Tensor:
         """[B, d] after the last token."""
         if not self.cached:
-            return self.causal.body(self.tokens, use_cache=False)[:, -1]
+            return self.causal.body.plain(self.tokens)[:, -1]
         hidden, self.cache = cached_step(self.causal, self.tokens[:, self.seen :], self.cache, self.seen)
         self.seen = self.tokens.shape[1]
         return hidden[:, -1]
@@ -56,7 +56,7 @@ def cache_is_right(causal: CausalModel) -> bool:
     """Whether a row fed token by token gives the hidden states of the whole row. Tried once for each model."""
     if causal.cache_is_right is None:
         row = torch.arange(1, LONG + 1, device=causal.device)[None] % causal.vocabulary
-        whole = causal.logits(causal.body(row, use_cache=False)).log_softmax(-1)
+        whole = causal.logits(causal.body.plain(row)).log_softmax(-1)
         steps, cache, seen = [], {}, 0
         try:
             for end in (SHORT, *range(SHORT + 1, LONG + 1)):
@@ -74,10 +74,9 @@ def cache_is_right(causal: CausalModel) -> bool:
 def write_in_step(causal: CausalModel, prompt: Sequence[int], drafts: Drafts) -> list[int]:
     """Write all drafts to their ends; returns their rows."""
     decoder = Decoder(causal, torch.tensor([list(prompt)] * len(drafts.jobs), device=causal.device))
-    writing, ended = list(range(len(drafts.jobs))), []
+    ended: list[int] = []
     with causal.autocast():
-        while writing:
-            ended += (now := drafts.write(writing, causal.logits(decoder.hidden()[writing])))
-            writing = [row for row in writing if row not in now]
-            decoder.append(drafts.last_tokens())
+        while len(ended) < len(drafts.jobs):
+            decoder.append(drafts.write(0, causal.logits(decoder.hidden())))
+            ended += [row for row in drafts.ended() if row not in ended]
     return ended

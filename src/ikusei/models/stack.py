@@ -1,0 +1,231 @@
+"""The layers of the common block, called with few and large operations: what transformers' own modules say, in less time.
+
+    x = x + out(attention(rotate(norm(q)), rotate(norm(k)), v))      with q, k, v = qkv(rms_norm(x))
+    x = x + down(act(gate(h)) * up(h))                               with h = rms_norm(x)
+
+`Stack.of` takes a body of a family that is built so and nothing else; `models/probe.py` then holds what it says against the plain model,
+as it does with every layout. Other bodies run through transformers' modules. In training each projection is called as the module that
+it is; for sampling `merged` lays the projections of one input side by side, in the precision that they are computed in.
+Norms and rotations have backwards of their own: torch's would keep and pass over twice as many tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ikusei.models.attention import Form, Layout
+
+FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+STEADY = frozenset({"default", "linear", "llama3", "yarn"})  # rotary angles that depend on the position alone
+BODY = {"embed_tokens", "layers", "norm", "rotary_emb"}
+LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+
+
+Angles = tuple[Tensor, Tensor]  # cos and sin
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one layer computes with. `qkv` takes [B, T, d] and the angles, and gives queries, keys and values [B, T, heads, D], rotated."""
+
+    name: nn.Module  # what layouts know the layer by
+    form: Form
+    before_attention: Callable[[Tensor], Tensor]
+    qkv: Callable[[Tensor, Angles], tuple[Tensor, Tensor, Tensor]]
+    out: Callable[[Tensor], Tensor]
+    before_mlp: Callable[[Tensor], Tensor]
+    mlp: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A body: embedding, layers, last norm. `rotary` gives the angles of positions [...], as the layers take them."""
+
+    body: Any
+    layers: tuple[Parts, ...]
+    last_norm: Callable[[Tensor], Tensor]
+    rotary: Callable[[Tensor], Angles]
+
+    @classmethod
+    def of(cls, body: nn.Module) -> Stack | None:
+        """The body as a stack, or None where it is not built so."""
+        fits = _children(body) == BODY and all(map(_is_common, body.layers))  # pyright: ignore[reportArgumentType]
+        config: Any = body.config
+        if config.model_type not in FAMILIES or not fits or config.rope_parameters.get("rope_type", "default") not in STEADY:
+            return None
+        layers = tuple(_trained(layer, _window(config, number)) for number, layer in enumerate(body.layers))  # pyright: ignore[reportArgumentType]
+        return cls(body, layers, _norm(body.norm), lambda position: _angles(body, position))
+
+    def __call__(self, tokens: Tensor, position: Tensor, layout: Layout, checkpointed: bool = False) -> Tensor:
+        """tokens and positions [B, T] -> hidden states [B, T, d] after the last norm. `checkpointed` keeps only each layer's input."""
+        x = self.body.embed_tokens(tokens)
+        angles = self.rotary(position)
+        for parts in self.layers:
+            if checkpointed and torch.is_grad_enabled():
+                x = checkpoint(_layer, parts, x, angles, layout, use_reentrant=False)
+            else:
+                x = _layer(parts, x, angles, layout)
+        return self.last_norm(x)  # pyright: ignore[reportArgumentType]
+
+    def merged(self, dtype: torch.dtype, context: int) -> Stack:
+        """As the weights are now, for sampling: without gradients, and it does not follow the next step. `context` is the longest position
+        asked for, plus 1."""
+        cos, sin = _angles(self.body, torch.arange(context, device=self.body.embed_tokens.weight.device))
+        cos, sin = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
+        layers = tuple(_merged(layer, parts, dtype) for layer, parts in zip(self.body.layers, self.layers, strict=True))
+        norm = self.body.norm
+        last_norm = lambda x: _unit(x, norm.variance_epsilon).mul_(norm.weight)  # noqa: E731
+        return Stack(self.body, layers, last_norm, lambda position: (cos[position], sin[position]))
+
+
+def _layer(parts: Parts, x: Tensor, angles: Angles, layout: Layout) -> Tensor:
+    q, k, v = parts.qkv(parts.before_attention(x), angles)
+    seen = layout.attend(parts.name, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), parts.form)
+    x = x + parts.out(seen.transpose(1, 2).flatten(2))
+    return x + parts.mlp(parts.before_mlp(x))
+
+
+def _trained(layer: Any, window: int | None) -> Parts:
+    """Each projection as the module that it is, so that gradients and adapters are its own."""
+    attention, mlp, D = layer.self_attn, layer.mlp, layer.self_attn.head_dim
+    norms = [_norm(attention.q_norm), _norm(attention.k_norm)] if "q_norm" in _children(attention) else [_same, _same]
+
+    def qkv(h: Tensor, angles: Angles) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (project(h).unflatten(-1, (-1, D)) for project in (attention.q_proj, attention.k_proj, attention.v_proj))
+        return _Rotate.apply(norms[0](q), *angles), _Rotate.apply(norms[1](k), *angles), v  # pyright: ignore[reportReturnType]
+
+    return Parts(
+        attention, Form(attention.scaling, window), _norm(layer.input_layernorm), qkv, attention.o_proj,
+        _norm(layer.post_attention_layernorm), lambda h: mlp.down_proj(mlp.act_fn(mlp.gate_proj(h)) * mlp.up_proj(h)),
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def _merged(layer: Any, parts: Parts, dtype: torch.dtype) -> Parts:
+    """Queries, keys and values as one product, and so gate and up; the weights of the norms before them are multiplied into theirs."""
+    attention, mlp, D = layer.self_attn, layer.mlp, layer.self_attn.head_dim
+    first, second = layer.input_layernorm, layer.post_attention_layernorm
+    project = _beside([attention.q_proj, attention.k_proj, attention.v_proj], dtype, first.weight)
+    gate_up, down = _beside([mlp.gate_proj, mlp.up_proj], dtype, second.weight), _beside([mlp.down_proj], dtype)
+    heads, kv = attention.q_proj.out_features // D, attention.k_proj.out_features // D
+    norms = [attention.q_norm, attention.k_norm] if "q_norm" in _children(attention) else []
+    gain = torch.cat([norm.weight.expand(count, -1) for norm, count in zip(norms, (heads, kv), strict=True)]) if norms else None
+
+    def qkv(h: Tensor, angles: Angles) -> tuple[Tensor, Tensor, Tensor]:
+        qk, v = project(h).unflatten(-1, (-1, D)).split((heads + kv, kv), -2)
+        if gain is not None:
+            qk = _unit(qk, norms[0].variance_epsilon).mul_(gain)
+        q, k = (qk * angles[0]).addcmul_(qk.roll(D // 2, -1), angles[1]).split((heads, kv), -2)
+        return q, k, v
+
+    def feed(h: Tensor) -> Tensor:
+        gate, up = gate_up(h).chunk(2, -1)
+        return down(mlp.act_fn(gate).mul_(up))
+
+    return Parts(
+        parts.name, parts.form, lambda x: _unit(x, first.variance_epsilon), qkv, _beside([attention.o_proj], dtype),
+        lambda x: _unit(x, second.variance_epsilon), feed,
+    )  # fmt: skip
+
+
+def _beside(modules: list[nn.Linear], dtype: torch.dtype, gain: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    """One product for several projections of the same input, which `gain` [d] multiplies."""
+    weight = torch.cat([module.weight for module in modules])
+    weight = (weight if gain is None else weight * gain).to(dtype)
+    bias = None if modules[0].bias is None else torch.cat([module.bias for module in modules]).to(dtype)
+    return lambda h: F.linear(h, weight, bias)
+
+
+def _unit(x: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) over the last axis."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    return x * length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+
+
+def _norm(module: Any) -> Callable[[Tensor], Tensor]:
+    return lambda x: _RMSNorm.apply(x, module.weight, module.variance_epsilon)  # pyright: ignore[reportReturnType]
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _angles(body: Any, position: Tensor) -> Angles:
+    """cos and sin [..., 1, D / 2]. transformers gives each angle twice, once for each half of a head."""
+    like = torch.empty(0, dtype=torch.float32, device=position.device)
+    cos, sin = body.rotary_emb(like, position.reshape(1, -1))
+    half = cos.shape[-1] // 2
+    return cos[0, :, :half].reshape(*position.shape, 1, half), sin[0, :, :half].reshape(*position.shape, 1, half)
+
+
+def _window(config: Any, number: int) -> int | None:
+    """How far back layer `number` sees. Mistral's window is for every layer; Qwen's only for those that its configuration names."""
+    kinds = config.to_dict().get("layer_types")
+    slides = config.model_type == "mistral" if kinds is None else kinds[number] == "sliding_attention"
+    return config.to_dict().get("sliding_window") if slides else None
+
+
+def _children(module: nn.Module) -> set[str]:
+    return {name for name, _ in module.named_children()}
+
+
+def _is_common(layer: nn.Module) -> bool:
+    if _children(layer) != LAYER:
+        return False
+    attention, mlp = layer.self_attn, layer.mlp
+    return _children(attention) in (ATTENTION, ATTENTION | {"q_norm", "k_norm"}) and _children(mlp) == MLP  # pyright: ignore[reportArgumentType]
+
+
+class _RMSNorm(torch.autograd.Function):
+    """y = w * x / sqrt(mean(x^2) + eps) over the last axis."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        inverse = inverse.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, inverse)
+        return (x * inverse).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, weight, inverse = ctx.saved_tensors
+        unit = x * inverse
+        product = grad * unit
+        along = (product @ weight).div_(x.shape[-1]).unsqueeze(-1)
+        grad_x = (grad * weight).addcmul_(unit, along, value=-1).mul_(inverse)
+        grad_weight = product.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        return grad_x.to(x.dtype), grad_weight, None
+
+
+class _Rotate(torch.autograd.Function):
+    """Each pair (x_i, x_{i + D/2}) turned by its position's angle; the backward turns back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        cos, sin = ctx.saved_tensors
+        return _turned(grad, cos, sin, -1), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
+    first, second = x.chunk(2, -1)
+    turned = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    left, right = turned.chunk(2, -1)
+    torch.mul(first, cos, out=left)
+    left.addcmul_(second, sin, value=-sign)
+    torch.mul(second, cos, out=right)
+    right.addcmul_(first, sin, value=sign)
+    return turned
