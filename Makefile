@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN = .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test check seedling clean
+.PHONY: help install quickstart test check bench seedling clean
 
 help:
 	@echo "make quickstart   raise the seedling by reinforcement learning, and see what it gained (about a minute, once installed)"
 	@echo "make test         run the tests          make check   ruff, basedpyright, the shape of the code"
+	@echo "make bench        measure against TRL and against the machine (about half an hour; the other cores should be idle)"
 	@echo "make seedling     grow the embedded base model anew (about ten minutes)"
 
 install: .venv/installed
@@ -29,6 +30,9 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/python -m pytest tests/test_shape_of_the_code.py
+
+bench: install
+	$(BIN)/python bench/vs_trl.py
 
 seedling: install
 	$(BIN)/ikusei train recipes/seedling.yaml

@@ -9,6 +9,7 @@ The names below are loaded when they are first used, so that `import ikusei` cos
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from ikusei.models.load import load_model, load_tokenizer
     from ikusei.road import resume, train
     from ikusei.types import Example, Group, Prompt, Response, Sampling, Score
+
+# A thread that waits for another one spins for a moment and then sleeps. By itself torch's OpenMP spins for a millisecond: where another
+# program wants the same cores, that keeps the awaited thread from running, and small operations take fifty times as long. It counts only
+# where torch is not loaded yet; whoever sets either variable decides.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _HOME = {
     "GRPO": "algos.grpo",

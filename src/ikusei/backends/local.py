@@ -28,7 +28,7 @@ from ikusei.models.probe import probe
 from ikusei.protocols import LossFunction, Metrics, Policy
 from ikusei.samplers.local import LocalSampler, end_tokens
 
-ONE_THREAD = 10_000_000  # below so many parameters one thread is as fast as two, and ten times faster where the cores are shared
+ONE_THREAD = 2_000_000  # below so many parameters one thread is as fast as two
 
 
 @dataclass(frozen=True)

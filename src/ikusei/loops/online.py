@@ -44,7 +44,7 @@ class OnlineSettings:
     warmup_steps: int = 0
     lr_shape: Shape = "constant"
     min_lr: float = 0.0
-    tokens_per_part: int = 8192
+    tokens_per_part: int = 4096
     save_every: int = 20
     max_failures: float = 0.5  # the run stops when a reward fails on a larger share of a step's answers
     reference: Moving = field(default_factory=Moving)

@@ -32,7 +32,7 @@ class SupervisedSettings:
     warmup_steps: int = 0
     lr_shape: Shape = "cosine"
     min_lr: float = 0.0
-    tokens_per_part: int = 8192
+    tokens_per_part: int = 4096
     save_every: int = 100
     cut_at: int | None = None
     filtered: bool = False

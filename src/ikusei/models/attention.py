@@ -6,11 +6,11 @@ travels as a keyword of `model.forward` through every layer (and through gradien
     ForestLayout   one row [1, N] holding trees: a token sees its own leaf up to itself, and its root
     SlotLayout     (samplers/slots.py) one new token in each of B slots, over the keys and values kept there
 
-On a CPU a layer without windows and caps is served by flash.py. Otherwise the row is cut into blocks of queries and keys, gathered by index
-and padded inside the block alone; everything outside attention is free of padding. Trees whose root is long stay whole, one block with a
-tree mask, so that the root's keys are never copied for each leaf; the leaves of the others become one batch over [root | own leaf], with
-their roots as another batch. The mask is built from positions, for each window that a layer asks for. Softmax in full where the scores are
-capped (Gemma 2), else torch's fused kernel.
+A GPU is served by flex.py; on a CPU layers without windows and caps by flash.py. Otherwise the row is cut into blocks of queries and keys,
+gathered by index and padded inside the block alone; everything outside attention is free of padding. Trees whose root is long stay whole,
+one block with a tree mask, so that the root's keys are never copied for each leaf; the leaves of the others become one batch over
+[root | own leaf], with their roots as another batch. The mask is built from positions, for each window that a layer asks for. Softmax in
+full where the scores are capped (Gemma 2), else torch's fused kernel.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from transformers import AttentionInterface
 
 from ikusei.forest import Forest, Tree
 from ikusei.models.flash import Part, flash_forest, padded, parts_of
+from ikusei.models.flex import FlexForest
 
 NAME = "ikusei"
 COPIES = 4  # leaves go in a batch of their own while that copies keys and values at most this many times
@@ -109,9 +110,11 @@ class ForestLayout:
         self.forms.add(form)
         if self.kept is not None:
             self.kept[layer] = (key[0], value[0])
+        if device == "cuda":
+            return self.flex.attend(query, key, value, form.scaling, form.window, form.softcap)
         query_N, key_N, value_N = (x[0].transpose(0, 1) for x in (query, key, value))  # [N, heads, D]
         plain = form.softcap is None and (form.window is None or form.window > self.longest)
-        if plain and device == "cpu":
+        if plain:
             seen_N = flash_forest(query_N, key_N, value_N, self.parts, form.scaling)
         else:
             seen_N = self._by_blocks(query_N, key_N, value_N, form)
@@ -120,6 +123,10 @@ class ForestLayout:
     @cached_property
     def parts(self) -> list[Part]:
         return parts_of(self.forest.trees)
+
+    @cached_property
+    def flex(self) -> FlexForest:
+        return FlexForest(self.forest)
 
     @cached_property
     def longest(self) -> int:

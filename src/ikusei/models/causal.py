@@ -8,9 +8,9 @@ against the whole model.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -53,9 +53,9 @@ class CausalModel:
         """Compute in bf16 where that is the precision; the weights stay in fp32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def logits(self, hidden: Tensor, weight: Tensor | None = None) -> Tensor:
-        """[..., d] -> logits [..., vocabulary] in fp32, as the whole model gives them. `weight` is the head's in another precision."""
-        logits = F.linear(hidden, self.head.weight if weight is None else weight, self.head.bias).float()
+    def logits(self, hidden: Tensor, head: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """[..., d] -> logits [..., vocabulary] in fp32, as the whole model gives them. `head` does what the model's own does."""
+        logits = (head or self.head)(hidden).float()
         if self.logit_scale != 1:
             logits = logits * self.logit_scale
         return logits if self.logit_cap is None else torch.tanh(logits / self.logit_cap) * self.logit_cap

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ikusei.models.attention import Form, Layout
+from ikusei.models.product import product
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 STEADY = frozenset({"default", "linear", "llama3", "yarn"})  # rotary angles that depend on the position alone
@@ -76,12 +77,12 @@ class Stack:
                 x = _layer(parts, x, angles, layout)
         return self.last_norm(x)  # pyright: ignore[reportArgumentType]
 
-    def merged(self, dtype: torch.dtype, context: int) -> Stack:
+    def merged(self, dtype: torch.dtype, context: int, rows: int) -> Stack:
         """As the weights are now, for sampling: without gradients, and it does not follow the next step. `context` is the longest position
-        asked for, plus 1."""
+        asked for, plus 1; `rows` is about how many tokens go through it at a time."""
         cos, sin = _angles(self.body, torch.arange(context, device=self.body.embed_tokens.weight.device))
         cos, sin = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
-        layers = tuple(_merged(layer, parts, dtype) for layer, parts in zip(self.body.layers, self.layers, strict=True))
+        layers = tuple(_merged(layer, parts, dtype, rows) for layer, parts in zip(self.body.layers, self.layers, strict=True))
         norm = self.body.norm
         last_norm = lambda x: _unit(x, norm.variance_epsilon).mul_(norm.weight)  # noqa: E731
         return Stack(self.body, layers, last_norm, lambda position: (cos[position], sin[position]))
@@ -110,12 +111,13 @@ def _trained(layer: Any, window: int | None) -> Parts:
 
 
 @torch.no_grad()
-def _merged(layer: Any, parts: Parts, dtype: torch.dtype) -> Parts:
+def _merged(layer: Any, parts: Parts, dtype: torch.dtype, rows: int) -> Parts:
     """Queries, keys and values as one product, and so gate and up; the weights of the norms before them are multiplied into theirs."""
     attention, mlp, D = layer.self_attn, layer.mlp, layer.self_attn.head_dim
     first, second = layer.input_layernorm, layer.post_attention_layernorm
-    project = _beside([attention.q_proj, attention.k_proj, attention.v_proj], dtype, first.weight)
-    gate_up, down = _beside([mlp.gate_proj, mlp.up_proj], dtype, second.weight), _beside([mlp.down_proj], dtype)
+    beside = partial(_beside, dtype=dtype, rows=rows)
+    project = beside([attention.q_proj, attention.k_proj, attention.v_proj], gain=first.weight)
+    gate_up, down = beside([mlp.gate_proj, mlp.up_proj], gain=second.weight), beside([mlp.down_proj])
     heads, kv = attention.q_proj.out_features // D, attention.k_proj.out_features // D
     norms = [attention.q_norm, attention.k_norm] if "q_norm" in _children(attention) else []
     gain = torch.cat([norm.weight.expand(count, -1) for norm, count in zip(norms, (heads, kv), strict=True)]) if norms else None
@@ -132,17 +134,16 @@ def _merged(layer: Any, parts: Parts, dtype: torch.dtype) -> Parts:
         return down(mlp.act_fn(gate).mul_(up))
 
     return Parts(
-        parts.name, parts.form, lambda x: _unit(x, first.variance_epsilon), qkv, _beside([attention.o_proj], dtype),
+        parts.name, parts.form, lambda x: _unit(x, first.variance_epsilon), qkv, beside([attention.o_proj]),
         lambda x: _unit(x, second.variance_epsilon), feed,
     )  # fmt: skip
 
 
-def _beside(modules: list[nn.Linear], dtype: torch.dtype, gain: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+def _beside(modules: list[nn.Linear], dtype: torch.dtype, rows: int, gain: Tensor | None = None) -> Callable[[Tensor], Tensor]:
     """One product for several projections of the same input, which `gain` [d] multiplies."""
     weight = torch.cat([module.weight for module in modules])
-    weight = (weight if gain is None else weight * gain).to(dtype)
     bias = None if modules[0].bias is None else torch.cat([module.bias for module in modules]).to(dtype)
-    return lambda h: F.linear(h, weight, bias)
+    return product((weight if gain is None else weight * gain).to(dtype), bias, rows)
 
 
 def _unit(x: Tensor, eps: float) -> Tensor:

@@ -66,7 +66,7 @@ class _Slotted:
 
     def __init__(self, sampler: LocalSampler, prompts: Sequence[Prompt], jobs: list[Job], sampling: Sampling) -> None:
         self.sampler, self.prompts, self.waiting = sampler, prompts, deque(jobs)
-        self.slots = Slots(sampler.causal)
+        self.slots = Slots(sampler.causal, min(sampler.num_slots, len(jobs)))
         self.drafts = Drafts(sampling, sampler.ends, sampler.tokenizer, sampler.causal.device)
         self.prefilled: dict[int, Prefilled] = {}
         self.last = torch.zeros(0, dtype=torch.long)  # [B] the token written last in each row

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ikusei.forest import Totals, plant
 from ikusei.models.attention import ForestLayout, Form
 from ikusei.models.causal import CausalModel
+from ikusei.models.product import product
 from ikusei.types import Group, Prompt
 
 GROW = 64  # columns are added so many at a time
@@ -75,11 +76,13 @@ class Roots:
 class Slots:
     """A `Layout`: its `attend` adds a column, then looks. Weights are taken as they are when it is made."""
 
-    def __init__(self, causal: CausalModel) -> None:
+    def __init__(self, causal: CausalModel, size: int) -> None:
+        """`size` is the most slots that there will be."""
         self.causal = causal
         self.dtype = torch.bfloat16 if causal.precision == "bf16" else torch.float32
-        self.run = causal.body.stack.merged(self.dtype, causal.context) if causal.body.stack else causal.body
-        self.head = causal.head.weight.to(self.dtype)
+        self.run = causal.body.stack.merged(self.dtype, causal.context, size) if causal.body.stack else causal.body
+        bias = causal.head.bias
+        self.head = product(causal.head.weight.to(self.dtype), None if bias is None else bias.to(self.dtype), size)
         self.cache: dict[nn.Module, Pair] = {}  # [B, Hkv, columns, D] each
         self.columns = 0  # written so far
         self.begin = torch.zeros(0, dtype=torch.long, device=causal.device)  # [B] each slot's first column
