@@ -80,12 +80,13 @@ class Stack:
     def merged(self, dtype: torch.dtype, context: int, rows: int) -> Stack:
         """As the weights are now, for sampling: without gradients, and it does not follow the next step. `context` is the longest position
         asked for, plus 1; `rows` is about how many tokens go through it at a time."""
-        cos, sin = _angles(self.body, torch.arange(context, device=self.body.embed_tokens.weight.device))
-        cos, sin = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
+        turns = torch.complex(
+            *(x.contiguous() for x in _angles(self.body, torch.arange(context, device=self.body.embed_tokens.weight.device)))
+        )
         layers = tuple(_merged(layer, parts, dtype, rows) for layer, parts in zip(self.body.layers, self.layers, strict=True))
-        norm = self.body.norm
-        last_norm = lambda x: _unit(x, norm.variance_epsilon).mul_(norm.weight)  # noqa: E731
-        return Stack(self.body, layers, last_norm, lambda position: (cos[position], sin[position]))
+        norm, eps = self.body.norm, _eps(self.body.norm)
+        last_norm = lambda x: _unit(x, eps).mul_(norm.weight)  # noqa: E731
+        return Stack(self.body, layers, last_norm, lambda position: (turns[position], turns[:0]))
 
 
 def _layer(parts: Parts, x: Tensor, angles: Angles, layout: Layout) -> Tensor:
@@ -112,21 +113,25 @@ def _trained(layer: Any, window: int | None) -> Parts:
 
 @torch.no_grad()
 def _merged(layer: Any, parts: Parts, dtype: torch.dtype, rows: int) -> Parts:
-    """Queries, keys and values as one product, and so gate and up; the weights of the norms before them are multiplied into theirs."""
+    """Queries, keys and values as one product, and so gate and up. The weights of the norms before them are multiplied into theirs. The two
+    numbers that a rotation turns lie side by side, as a complex number does: what is turned alike in queries and keys may lie in any
+    order."""
     attention, mlp, D = layer.self_attn, layer.mlp, layer.self_attn.head_dim
     first, second = layer.input_layernorm, layer.post_attention_layernorm
-    beside = partial(_beside, dtype=dtype, rows=rows)
-    project = beside([attention.q_proj, attention.k_proj, attention.v_proj], gain=first.weight)
-    gate_up, down = beside([mlp.gate_proj, mlp.up_proj], gain=second.weight), beside([mlp.down_proj])
     heads, kv = attention.q_proj.out_features // D, attention.k_proj.out_features // D
+    order, eps = torch.arange(D).view(2, D // 2).T.flatten(), _eps(first)
     norms = [attention.q_norm, attention.k_norm] if "q_norm" in _children(attention) else []
-    gain = torch.cat([norm.weight.expand(count, -1) for norm, count in zip(norms, (heads, kv), strict=True)]) if norms else None
+    gain = torch.cat([norm.weight[order].expand(count, -1) for norm, count in zip(norms, (heads, kv), strict=True)]) if norms else None
+    beside = partial(_beside, dtype=dtype, rows=rows)
+    project = beside([attention.q_proj, attention.k_proj, attention.v_proj], gain=first.weight, order=_by_pairs(order, heads + kv, kv))
+    gate_up, down = beside([mlp.gate_proj, mlp.up_proj], gain=second.weight), beside([mlp.down_proj])
 
     def qkv(h: Tensor, angles: Angles) -> tuple[Tensor, Tensor, Tensor]:
         qk, v = project(h).unflatten(-1, (-1, D)).split((heads + kv, kv), -2)
         if gain is not None:
-            qk = _unit(qk, norms[0].variance_epsilon).mul_(gain)
-        q, k = (qk * angles[0]).addcmul_(qk.roll(D // 2, -1), angles[1]).split((heads, kv), -2)
+            qk = _unit(qk, eps).mul_(gain)
+        turned = torch.view_as_real(torch.view_as_complex(qk.float().unflatten(-1, (-1, 2))) * angles[0]).flatten(-2)
+        q, k = turned.split((heads, kv), -2)
         return q, k, v
 
     def feed(h: Tensor) -> Tensor:
@@ -134,22 +139,38 @@ def _merged(layer: Any, parts: Parts, dtype: torch.dtype, rows: int) -> Parts:
         return down(mlp.act_fn(gate).mul_(up))
 
     return Parts(
-        parts.name, parts.form, lambda x: _unit(x, first.variance_epsilon), qkv, beside([attention.o_proj]),
-        lambda x: _unit(x, second.variance_epsilon), feed,
+        parts.name, parts.form, lambda x: _unit(x, eps), qkv, beside([attention.o_proj]),
+        lambda x: _unit(x, eps), feed,
     )  # fmt: skip
 
 
-def _beside(modules: list[nn.Linear], dtype: torch.dtype, rows: int, gain: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-    """One product for several projections of the same input, which `gain` [d] multiplies."""
+def _by_pairs(order: Tensor, turned: int, more: int) -> Tensor:
+    """The rows of a projection whose first `turned` heads are put into `order`, while those of `more` heads stay."""
+    D = order.numel()
+    return torch.cat([order + D * head for head in range(turned)] + [torch.arange(D * turned, D * (turned + more))])
+
+
+def _beside(
+    modules: list[nn.Linear], dtype: torch.dtype, rows: int, gain: Tensor | None = None, order: Tensor | None = None
+) -> Callable[[Tensor], Tensor]:
+    """One product for several projections of the same input, which `gain` [d] multiplies; with its outputs in `order`."""
     weight = torch.cat([module.weight for module in modules])
     bias = None if modules[0].bias is None else torch.cat([module.bias for module in modules]).to(dtype)
-    return product((weight if gain is None else weight * gain).to(dtype), bias, rows)
+    weight = (weight if gain is None else weight * gain).to(dtype)
+    if order is not None:
+        weight, bias = weight[order], None if bias is None else bias[order]
+    return product(weight, bias, rows)
 
 
-def _unit(x: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) over the last axis."""
+def _unit(x: Tensor, eps: Tensor) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) over the last axis. `eps` is a tensor so that it is added in one operation with the rest."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    return x * length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return x * torch.addcmul(eps, length, length, value=1 / x.shape[-1]).rsqrt_()
+
+
+def _eps(norm: Any) -> Tensor:
+    """Of a norm; all norms of a model have the same."""
+    return torch.tensor(norm.variance_epsilon, device=norm.weight.device)
 
 
 def _norm(module: Any) -> Callable[[Tensor], Tensor]:

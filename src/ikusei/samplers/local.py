@@ -72,6 +72,7 @@ class _Slotted:
         self.last = torch.zeros(0, dtype=torch.long)  # [B] the token written last in each row
         self.steps = 0
 
+    @torch.inference_mode()
     def advance(self) -> list[tuple[Job, Response]]:
         """Write on until some responses are finished; none means that all are."""
         look_every = 1 if self.sampler.causal.device.type == "cpu" or self.drafts.sampling.stop else LOOK_EVERY

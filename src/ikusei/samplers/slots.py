@@ -91,8 +91,9 @@ class Slots:
         self.looked_at: list[Prefilled | None] = []  # [B] the prompt that a slot looks at where it is
         self.roots = Roots((), causal.device)
         self.windowed = False
+        self.masked = False  # whether `hidden` hides anything
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def prefill(self, prompts: Sequence[Prompt]) -> list[Prefilled]:
         """The prompts through the model, all in one row."""
         forest = plant([Group(prompt, ()) for prompt in prompts], Totals(1, 1, 0, 1)).to(self.causal.device)
@@ -128,13 +129,16 @@ class Slots:
         room = next(iter(self.cache.values()))[0].shape[2] if self.cache else 0
         before = torch.arange(room, device=index.device) < self.begin[:, None]
         self.hidden = torch.zeros(before.shape, device=index.device).masked_fill_(before, float("-inf"))
+        self.masked = bool(self.roots.of) or bool(before.any())
 
     def _moved(self, layer: nn.Module, pair: Pair, index: Tensor, span: int, columns: int, copied: Sequence[Prefilled | None]) -> Pair:
         """Room for `columns` and more: the last `span` columns of the slots that go on, then the prompts that are copied."""
         room = -(-(columns + 1) // GROW) * GROW
         moved = []
         for which, tensor in enumerate(pair):
-            new = tensor.new_zeros(len(index) + len(copied), tensor.shape[-3], room, tensor.shape[-1])
+            new = tensor.new_empty(len(index) + len(copied), tensor.shape[-3], room, tensor.shape[-1])
+            new[: len(index), :, : columns - span] = 0  # what is hidden must be numbers
+            new[len(index) :, :, :columns] = 0
             if span:
                 new[: len(index), :, columns - span : columns] = tensor[index, :, self.columns - span : self.columns]
             for row, prompt in enumerate(copied, len(index)):
@@ -143,7 +147,7 @@ class Slots:
             moved.append(new)
         return moved[0], moved[1]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def step(self, token_B: Tensor) -> Tensor:
         """One token into each slot -> logits [B, V] of the next."""
         if self.columns == self.hidden.shape[1]:
@@ -170,7 +174,9 @@ class Slots:
         scores = scores.float()
         if form.softcap is not None:
             scores = scores.div_(form.softcap).tanh_().mul_(form.softcap)
-        p = scores.add_(hidden[:, None]).softmax(-1).to(values.dtype)
+        if self.masked:
+            scores = scores.add_(hidden[:, None])
+        p = scores.softmax(-1).to(values.dtype)
         own = p[:, :, self.roots.longest :].reshape(B * kv, H // kv, -1)
         seen = torch.bmm(own, own_values).view(B, H, D)
         if self.roots.of:
