@@ -171,7 +171,7 @@ class clocked:
 
 
 PLAIN = {
-    "use_cpu": True, "gradient_checkpointing": False, "report_to": "none", "disable_tqdm": True, "logging_strategy": "no",
+    "gradient_checkpointing": False, "report_to": "none", "disable_tqdm": True, "logging_strategy": "no",
     "save_strategy": "no", "dataloader_pin_memory": False, "lr_scheduler_type": "constant", "adam_beta2": 0.95, "max_grad_norm": 1.0,
     "optim": "adamw_torch_fused",
 }  # fmt: skip
@@ -193,7 +193,14 @@ def build(work: Workload, folder: Path, setting: Setting, steps: int, seed: int 
     model = kind.from_pretrained(name, dtype=torch.float32)
     rows = Dataset.from_list(list(rows_for(work, read_rows(folder)[: work.examples * steps], tokenizer)))
     trainer = {"grpo": "GRPO", "dpo": "DPO", "reward": "Reward", "sft": "SFT"}[work.kind]
-    plain = {**PLAIN, "bf16": work.precision == "bf16", "learning_rate": work.lr, "max_steps": steps, "seed": seed}
+    plain = {
+        **PLAIN,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": work.precision == "bf16",
+        "learning_rate": work.lr,
+        "max_steps": steps,
+        "seed": seed,
+    }
     config = getattr(trl, f"{trainer}Config")(str(folder / "trl"), **plain, **settings_of(work, setting, len(rows) // steps))
     more = {"reward_funcs": exact if work.model is None else even_share} if work.kind == "grpo" else {}
     return getattr(trl, f"{trainer}Trainer")(model, args=config, train_dataset=rows, processing_class=tokenizer, **more)

@@ -228,9 +228,9 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl without what a clock measured."""
+    """The rows of metrics.jsonl without what a clock measured. A line that is just being written does not count yet."""
     log = folder / "metrics.jsonl"
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    rows = [json.loads(line) for line in log.read_text().split("\n")[:-1]] if log.exists() else []
     return [{name: value for name, value in row.items() if not is_wall_clock(name)} for row in rows]
 
 
