@@ -3,8 +3,8 @@
     python bench/gpu.py                 every workload; writes bench/gpu.json
     python bench/gpu.py G1 G3           these alone
 
-TRL runs with torch's own attention and generates with `generate` or with transformers' continuous batching, whichever is faster. Times are
-between synchronisations of the device, peak memory is torch's.
+TRL runs with torch's own attention and writes by `generate`. A step ends when the device has finished it; peak memory is what torch held on
+the device. Written without a GPU at hand: it has not been run on one yet.
 """
 
 from __future__ import annotations

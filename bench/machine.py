@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sides import Asked
+from sides import Asked, settle
 
 SIZE, BYTES = 3072, 1 << 28  # of the product, and of what is copied
 Tree = tuple[int, list[int], bool]  # tokens of the prompt, of each response, and whether it was learned from
@@ -105,11 +105,12 @@ def _peaks(threads: int) -> dict[str, float]:
     import torch
 
     torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     found = {}
     for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        a, b = (torch.randn(SIZE, SIZE).to(kind) for _ in range(2))
+        a, b = (torch.randn(SIZE, SIZE).to(device, kind) for _ in range(2))
         found[name] = 2 * SIZE**3 / _fastest(lambda a=a, b=b: a @ b)
-    source, target = torch.ones(BYTES // 4), torch.empty(BYTES // 4)
+    source, target = torch.ones(BYTES // 4, device=device), torch.empty(BYTES // 4, device=device)
     found["copy"] = 2 * BYTES / _fastest(lambda: target.copy_(source))
     return found
 
@@ -119,6 +120,7 @@ def _fastest(work: Callable[[], Any], times: int = 6) -> float:
     for _ in range(times):
         began = time.perf_counter()
         work()
+        settle()
         taken.append(time.perf_counter() - began)
     return min(taken)
 

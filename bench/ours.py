@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data import Listed, model_folder, read_rows
-from sides import Asked, memory_mb
+from sides import Asked, memory_mb, settle
 from workloads import Workload
 
 REWARD = f"{Path(__file__).parent / 'data.py'}:even_share"
@@ -30,6 +30,7 @@ def serve(asked: Asked, work: Workload, folder: Path) -> None:
         while True:
             began = time.perf_counter()
             step = next(steps)
+            settle()
             asked.reply(described(step, time.perf_counter() - began))
 
 

@@ -104,11 +104,22 @@ class Asked:
             self.pipe.send((True, memory_mb() if what == "memory" else self.first))
 
 
-def memory_mb() -> float:
-    """Peak resident memory of this process and of those that it has started. Not ru_maxrss: a spawned process begins that count with what
-    its parent held."""
-    import psutil
+def settle() -> None:
+    """Waits for the device, so that a clock read now counts what was asked of it."""
+    import torch
 
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def memory_mb() -> float:
+    """Peak resident memory of this process and of those that it has started; on a GPU, what torch held there. Not ru_maxrss: a spawned
+    process begins that count with what its parent held."""
+    import psutil
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
     return sum(_peak_kb(process.pid) for process in processes) / 1024
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data import END, Row, even_share, model_folder, read_rows
-from sides import Asked, Ended, memory_mb
+from sides import Asked, Ended, memory_mb, settle
 from workloads import Workload
 
 TRIAL_S, TRIALS_S = 8.0, 150.0  # after so long no further step of a setting is tried, and no further setting
@@ -116,6 +116,7 @@ def train(trainer: Any, work: Workload, reply: Callable[[dict[str, Any]], None])
             self.began = time.perf_counter()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
+            settle()
             seconds = time.perf_counter() - self.began
             reply({"seconds": seconds, **clock.taken(seconds)})
             self.began = time.perf_counter()
