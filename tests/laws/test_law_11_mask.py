@@ -30,14 +30,15 @@ def groups() -> list[Group]:
 
 
 def rows_with_gradient(policy: LocalPolicy, algorithm: Algorithm, groups: Sequence[Group]) -> torch.Tensor:
-    """The norm of the loss's gradient at the body's output, for each row that was laid out."""
+    """The norm of the loss's gradient at the body's output, for each row that was laid out; the body gives all of them here, and what it
+    is asked for is picked from them."""
     outputs: list[torch.Tensor] = []
     forest = worlds.step_of(algorithm, groups, REFERENCE)
 
     def watched(run: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        def runs(*given: Any) -> torch.Tensor:
-            outputs.append(run(*given))
-            return outputs[-1]
+        def runs(body: Body, tokens: torch.Tensor, *given: Any) -> torch.Tensor:
+            outputs.append(run(body, tokens, *given[:2]))
+            return outputs[-1].index_select(1, given[2]) if given[2:] else outputs[-1]
 
         return runs
 

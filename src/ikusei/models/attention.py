@@ -4,7 +4,7 @@ A model loaded with `attn_implementation="ikusei"` computes its queries, keys an
 travels as a keyword of `model.forward` through every layer (and through gradient checkpointing). The layout knows who may look at whom:
 
     ForestLayout   one row [1, N] holding trees: a token sees its own leaf up to itself, and its root
-    SlotLayout     (samplers/slots.py) one new token in each of B slots, over the keys and values kept there
+    Slots          (samplers/slots.py) one new token in each of B slots, over the keys and values kept there
 
 A GPU is served by flex.py; on a CPU layers without windows and caps by flash.py. Otherwise the row is cut into blocks of queries and keys,
 gathered by index and padded inside the block alone; everything outside attention is free of padding. Trees whose root is long stay whole,

@@ -37,11 +37,13 @@ class Body:
         self.stack = Stack.of(module) if layout == "forest" else None
         self.checkpointed = False
 
-    def __call__(self, tokens: Tensor, position: Tensor, layout: Layout) -> Tensor:
-        """tokens and positions [B, T] -> hidden states [B, T, d], as `layout` lets them see each other."""
+    def __call__(self, tokens: Tensor, position: Tensor, layout: Layout, rows: Tensor | None = None) -> Tensor:
+        """tokens and positions [B, T] -> hidden states [B, T, d], as `layout` lets them see each other; of these columns alone, where
+        `rows` are given."""
         if self.stack is not None:
-            return self.stack(tokens, position, layout, self.checkpointed)
-        return self.module(input_ids=tokens, position_ids=position, use_cache=False, layout=layout).last_hidden_state
+            return self.stack(tokens, position, layout, self.checkpointed, rows)
+        states = self.module(input_ids=tokens, position_ids=position, use_cache=False, layout=layout).last_hidden_state
+        return states if rows is None else states.index_select(1, rows)
 
     def plain(self, tokens: Tensor) -> Tensor:
         """[B, T] -> [B, T, d] in transformers' own attention, which a body that takes no forest is left with."""
@@ -50,8 +52,8 @@ class Body:
     def hidden(self, forest: Forest, at: At) -> Tensor:
         """The hidden states before each scored token, [M, d], or of each response's last token, [R, d]."""
         if self.layout == "forest":
-            states = self(forest.tokens_N[None], forest.position_N[None], ForestLayout(forest))
-            return states[0].index_select(0, forest.predicts_M if at == "predicts" else forest.last_R)
+            rows, again = torch.unique(forest.predicts_M if at == "predicts" else forest.last_R, return_inverse=True)
+            return self(forest.tokens_N[None], forest.position_N[None], ForestLayout(forest), rows)[0].index_select(0, again)
         rows = [torch.cat([forest.tokens_N[root], forest.tokens_N[leaf]]) for root, leaf in root_and_leaf(forest)]
         states = self.plain(nn.utils.rnn.pad_sequence(rows, batch_first=True))
         if at == "predicts":

@@ -32,11 +32,12 @@ MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 
 
 Angles = tuple[Tensor, Tensor]  # cos and sin
+Look = Callable[[nn.Module, Tensor, Tensor, Tensor, Form], Tensor]  # of a layer q [B, H, D], k and v [B, Hkv, D] -> seen [B, H * D]
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What one layer computes with. `qkv` takes [B, T, d] and the angles, and gives queries, keys and values [B, T, heads, D], rotated."""
+    """What one layer computes with. `qkv` takes [..., d] and the angles, and gives queries, keys and values [..., heads, D], rotated."""
 
     name: nn.Module  # what layouts know the layer by
     form: Form
@@ -66,16 +67,26 @@ class Stack:
         layers = tuple(_trained(layer, _window(config, number)) for number, layer in enumerate(body.layers))  # pyright: ignore[reportArgumentType]
         return cls(body, layers, _norm(body.norm), lambda position: _angles(body, position))
 
-    def __call__(self, tokens: Tensor, position: Tensor, layout: Layout, checkpointed: bool = False) -> Tensor:
-        """tokens and positions [B, T] -> hidden states [B, T, d] after the last norm. `checkpointed` keeps only each layer's input."""
+    def __call__(self, tokens: Tensor, position: Tensor, layout: Layout, checkpointed: bool = False, rows: Tensor | None = None) -> Tensor:
+        """tokens and positions [B, T] -> hidden states [B, T, d] after the last norm. `checkpointed` keeps only each layer's input. With
+        `rows`, hidden states of these columns alone: in the last layer only attention is computed for the others."""
         x = self.body.embed_tokens(tokens)
         angles = self.rotary(position)
         for parts in self.layers:
+            wanted = rows if parts is self.layers[-1] else None
             if checkpointed and torch.is_grad_enabled():
-                x = checkpoint(_layer, parts, x, angles, layout, use_reentrant=False)
+                x = checkpoint(_layer, parts, x, angles, layout, wanted, use_reentrant=False)
             else:
-                x = _layer(parts, x, angles, layout)
+                x = _layer(parts, x, angles, layout, wanted)
         return self.last_norm(x)  # pyright: ignore[reportArgumentType]
+
+    def step(self, token_B: Tensor, position_B: Tensor, look: Look) -> Tensor:
+        """One token in each row, [B] -> hidden states [B, d] after the last norm."""
+        x, angles = self.body.embed_tokens(token_B), self.rotary(position_B)
+        for parts in self.layers:
+            x = x + parts.out(look(parts.name, *parts.qkv(parts.before_attention(x), angles), parts.form))
+            x = x + parts.mlp(parts.before_mlp(x))
+        return self.last_norm(x)
 
     def merged(self, dtype: torch.dtype, context: int, rows: int) -> Stack:
         """As the weights are now, for sampling: without gradients, and it does not follow the next step. `context` is the longest position
@@ -89,10 +100,13 @@ class Stack:
         return Stack(self.body, layers, last_norm, lambda position: (turns[position], turns[:0]))
 
 
-def _layer(parts: Parts, x: Tensor, angles: Angles, layout: Layout) -> Tensor:
+def _layer(parts: Parts, x: Tensor, angles: Angles, layout: Layout, rows: Tensor | None = None) -> Tensor:
     q, k, v = parts.qkv(parts.before_attention(x), angles)
     seen = layout.attend(parts.name, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), parts.form)
-    x = x + parts.out(seen.transpose(1, 2).flatten(2))
+    seen = seen.transpose(1, 2).flatten(2)
+    if rows is not None:
+        x, seen = x.index_select(1, rows), seen.index_select(1, rows)
+    x = x + parts.out(seen)
     return x + parts.mlp(parts.before_mlp(x))
 
 

@@ -22,6 +22,7 @@ from ikusei.forest import Totals, plant
 from ikusei.models.attention import ForestLayout, Form
 from ikusei.models.causal import CausalModel
 from ikusei.models.product import product
+from ikusei.models.stack import Stack
 from ikusei.types import Group, Prompt
 
 GROW = 64  # columns are added so many at a time
@@ -53,15 +54,18 @@ class Roots:
         lengths = torch.tensor([0 if root is None else root.length for root in roots], device=device)
         self.longest = max((root.length for root, _ in self.of), default=0)
         outside = torch.arange(self.longest, device=device) >= lengths[:, None]
-        self.hidden = torch.zeros(outside.shape, device=device).masked_fill_(outside, float("-inf"))  # [B, longest]
+        hidden = torch.zeros(outside.shape, device=device).masked_fill_(outside, float("-inf"))
+        self.hidden = hidden if bool(outside.any()) else None  # [B, longest]; None where nothing is
 
-    def scores(self, layer: nn.Module, q: Tensor) -> Tensor:
-        """q [B, Hkv, repeats, D] -> [B, H, longest]; what lies beyond a prompt's length is 0, for `hidden` to hide."""
-        B, kv, repeats, _ = q.shape
-        scores = q.new_zeros(B, kv * repeats, self.longest)
+    def scores(self, layer: nn.Module, q: Tensor, own: Tensor) -> Tensor:
+        """q [B, Hkv, repeats, D] and scores of a slot's own columns [B, H, c] -> of prompt and own columns, [B, H, longest + c]. What lies
+        beyond a prompt's length is 0, for `hidden` to hide."""
+        shape, repeats = (*own.shape[:2], self.longest + own.shape[2]), q.shape[2]
+        scores = q.new_empty(shape) if self.hidden is None else q.new_zeros(shape)
         for root, rows in self.of:
             together = torch.bmm(q[rows].transpose(0, 1).flatten(1, 2), root.kept[layer][0].transpose(1, 2))
             scores[rows, :, : root.length] = together.unflatten(1, (-1, repeats)).transpose(0, 1).flatten(1, 2)
+        scores[:, :, self.longest :] = own
         return scores
 
     def add(self, layer: nn.Module, p: Tensor, seen: Tensor) -> None:
@@ -83,15 +87,16 @@ class Slots:
         self.run = causal.body.stack.merged(self.dtype, causal.context, size) if causal.body.stack else causal.body
         bias = causal.head.bias
         self.head = product(causal.head.weight.to(self.dtype), None if bias is None else bias.to(self.dtype), size)
-        self.cache: dict[nn.Module, Pair] = {}  # [B, Hkv, columns, D] each
+        self.cache: dict[nn.Module, Pair] = {}  # [B * Hkv, columns, D] each
+        self.key_heads: dict[nn.Module, int] = {}
         self.columns = 0  # written so far
         self.begin = torch.zeros(0, dtype=torch.long, device=causal.device)  # [B] each slot's first column
         self.position = torch.zeros_like(self.begin)  # [B] of the next token
-        self.hidden = torch.zeros(0, 0, device=causal.device)  # [B, columns] 0, or -inf before a slot begins
+        self.room = 0  # columns that there are
+        self.hidden: dict[int, Tensor] = {}  # [B * Hkv, 1, columns] for each Hkv: 0, or -inf before a slot begins
         self.looked_at: list[Prefilled | None] = []  # [B] the prompt that a slot looks at where it is
         self.roots = Roots((), causal.device)
         self.windowed = False
-        self.masked = False  # whether `hidden` hides anything
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Prompt]) -> list[Prefilled]:
@@ -99,10 +104,12 @@ class Slots:
         forest = plant([Group(prompt, ()) for prompt in prompts], Totals(1, 1, 0, 1)).to(self.causal.device)
         layout = ForestLayout(forest, keep=True)
         with self.causal.autocast():
-            hidden = self.run(forest.tokens_N[None], forest.position_N[None], layout)
-            logits = self.causal.logits(hidden[0, [tree.start + tree.root - 1 for tree in forest.trees]], self.head)
+            ends = torch.tensor([tree.start + tree.root - 1 for tree in forest.trees], device=self.causal.device)
+            hidden = self.run(forest.tokens_N[None], forest.position_N[None], layout, rows=ends)
+            logits = self.causal.logits(hidden[0], self.head)
         self.windowed = any(form.window is not None for form in layout.forms)
         kept = {layer: (k.to(self.dtype), v.to(self.dtype)) for layer, (k, v) in (layout.kept or {}).items()}
+        self.key_heads = {layer: k.shape[0] for layer, (k, _) in kept.items()}
         rows = [slice(tree.start, tree.start + tree.root) for tree in forest.trees]
         return [
             Prefilled(logits[i], {layer: (k[:, row], v[:, row]) for layer, (k, v) in kept.items()}, row.stop - row.start)
@@ -118,6 +125,7 @@ class Slots:
         span = int(spans.max()) if rows else 0
         columns = max([span, *own])
         copied = [None if share else prompt for share, prompt in zip(shared, prompts, strict=True)]
+        self.room = -(-(columns + 1) // GROW) * GROW
         for layer, pair in (self.cache or (prompts[0].kept if prompts else {})).items():
             self.cache[layer] = self._moved(layer, pair, index, span, columns, copied)
         lengths = torch.tensor([prompt.length for prompt in prompts], dtype=torch.long, device=index.device)
@@ -126,59 +134,75 @@ class Slots:
         self.looked_at = [self.looked_at[row] for row in rows] + [p if share else None for share, p in zip(shared, prompts, strict=True)]
         self.roots = Roots(self.looked_at, index.device)
         self.columns = columns
-        room = next(iter(self.cache.values()))[0].shape[2] if self.cache else 0
-        before = torch.arange(room, device=index.device) < self.begin[:, None]
-        self.hidden = torch.zeros(before.shape, device=index.device).masked_fill_(before, float("-inf"))
-        self.masked = bool(self.roots.of) or bool(before.any())
+        before = torch.arange(self.room, device=index.device) < self.begin[:, None]
+        hidden = torch.zeros(before.shape, device=index.device, dtype=self.dtype).masked_fill_(before, float("-inf"))
+        self.hidden = {heads: hidden.repeat_interleave(heads, 0).unsqueeze(1) for heads in set(self.key_heads.values())}
 
     def _moved(self, layer: nn.Module, pair: Pair, index: Tensor, span: int, columns: int, copied: Sequence[Prefilled | None]) -> Pair:
         """Room for `columns` and more: the last `span` columns of the slots that go on, then the prompts that are copied."""
-        room = -(-(columns + 1) // GROW) * GROW
         moved = []
         for which, tensor in enumerate(pair):
-            new = tensor.new_empty(len(index) + len(copied), tensor.shape[-3], room, tensor.shape[-1])
+            new = tensor.new_empty(len(index) + len(copied), self.key_heads[layer], self.room, tensor.shape[-1])
             new[: len(index), :, : columns - span] = 0  # what is hidden must be numbers
             new[len(index) :, :, :columns] = 0
             if span:
-                new[: len(index), :, columns - span : columns] = tensor[index, :, self.columns - span : self.columns]
-            for row, prompt in enumerate(copied, len(index)):
+                new[: len(index), :, columns - span : columns] = tensor.unflatten(0, (-1, new.shape[1]))[
+                    index, :, self.columns - span : self.columns
+                ]
+            end = len(index)
+            for prompt, slots in groupby(copied):
+                begin, end = end, end + len(list(slots))
                 if prompt is not None:
-                    new[row, :, columns - prompt.length : columns] = prompt.kept[layer][which]
-            moved.append(new)
+                    new[begin:end, :, columns - prompt.length : columns] = prompt.kept[layer][which]
+            moved.append(new.flatten(0, 1))
         return moved[0], moved[1]
 
     @torch.inference_mode()
     def step(self, token_B: Tensor) -> Tensor:
         """One token into each slot -> logits [B, V] of the next."""
-        if self.columns == self.hidden.shape[1]:
+        if self.columns == self.room:
             self.arrange(range(len(self.looked_at)))
         with self.causal.autocast():
-            hidden = self.run(token_B[:, None], self.position[:, None], self)
-            logits = self.causal.logits(hidden[:, 0], self.head)
+            if isinstance(self.run, Stack):
+                hidden = self.run.step(token_B, self.position, self.look)
+            else:
+                hidden = self.run(token_B[:, None], self.position[:, None], self)[:, 0]
+            logits = self.causal.logits(hidden, self.head)
         self.columns += 1
         self.position += 1
         return logits
 
     def attend(self, layer: nn.Module, query: Tensor, key: Tensor, value: Tensor, form: Form) -> Tensor:
         """query [B, H, 1, D], key and value [B, Hkv, 1, D] -> [B, H, 1, D]."""
+        return self.look(layer, query.squeeze(2), key.squeeze(2), value.squeeze(2), form).view(query.shape)
+
+    def look(self, layer: nn.Module, query: Tensor, key: Tensor, value: Tensor, form: Form) -> Tensor:
+        """query [B, H, D], key and value [B, Hkv, D] -> what each slot sees, [B, H * D]. In few slots each operation here costs more than
+        what it computes."""
         keys, values = self.cache[layer]
-        (B, H, _, D), kv, now = query.shape, keys.shape[1], self.columns
-        keys[:, :, now], values[:, :, now] = key[:, :, 0], value[:, :, 0]
+        (B, kv, D), now = key.shape, self.columns
+        keys[:, now], values[:, now] = key.reshape(B * kv, D), value.reshape(B * kv, D)
         first = 0 if form.window is None else max(0, now + 1 - form.window)
-        own_keys, own_values = (x.flatten(0, 1)[:, first : now + 1] for x in (keys, values))
-        q = (query.to(keys.dtype) * form.scaling).reshape(B, kv, H // kv, D)
-        scores = torch.bmm(q.flatten(0, 1), own_keys.transpose(1, 2)).view(B, H, -1)
-        hidden = self.hidden[:, first : now + 1]
+        q, k, v = query.to(self.dtype).reshape(B * kv, -1, D), keys[:, first : now + 1], values[:, first : now + 1]
+        hidden = self.hidden[kv][:, :, first : now + 1]
+        if self.roots.of or form.softcap is not None:
+            return self._look_beyond(layer, q, k, v, hidden, form).view(B, -1)
+        return torch.bmm(torch.baddbmm(hidden, q, k.transpose(1, 2), alpha=form.scaling).softmax(-1), v).view(B, -1)
+
+    def _look_beyond(self, layer: nn.Module, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, form: Form) -> Tensor:
+        """The same with prompts that lie elsewhere, and with capped scores. q [B * Hkv, repeats, D] -> [B, H, D]."""
+        B, (rows, columns, D), longest = len(self.looked_at), k.shape, self.roots.longest
+        q = q * form.scaling
+        scores = torch.bmm(q, k.transpose(1, 2)).view(B, -1, columns)
         if self.roots.of:
-            scores, hidden = torch.cat([self.roots.scores(layer, q), scores], -1), torch.cat([self.roots.hidden, hidden], -1)
+            scores = self.roots.scores(layer, q.unflatten(0, (B, -1)), scores)
         scores = scores.float()
         if form.softcap is not None:
             scores = scores.div_(form.softcap).tanh_().mul_(form.softcap)
-        if self.masked:
-            scores = scores.add_(hidden[:, None])
-        p = scores.softmax(-1).to(values.dtype)
-        own = p[:, :, self.roots.longest :].reshape(B * kv, H // kv, -1)
-        seen = torch.bmm(own, own_values).view(B, H, D)
-        if self.roots.of:
-            self.roots.add(layer, p, seen)
-        return seen[:, :, None]
+        scores.unflatten(1, (rows // B, -1))[..., longest:].add_(hidden.unflatten(0, (B, -1)))
+        if self.roots.hidden is not None:
+            scores[..., :longest] += self.roots.hidden[:, None]
+        p = scores.softmax(-1).to(v.dtype)
+        seen = torch.bmm(p[..., longest:].reshape(rows, -1, columns), v).view(B, -1, D)
+        self.roots.add(layer, p, seen)
+        return seen
