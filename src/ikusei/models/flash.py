@@ -160,7 +160,7 @@ class _FlashForest(torch.autograd.Function):
             seen, mass = forward_kernel(q, k, v, 0.0, part.looks == "back", attn_mask=_mask(part, q), scale=scaling)
             seen, mass = _unfolded(seen, query), _unfolded(mass.unsqueeze(-1), query)
             if part.looks == "at all":  # these queries saw themselves before
-                seen, mass = _joined(part.query.take(out), part.query.take(lse), seen, mass)
+                seen, mass = joined(part.query.take(out), part.query.take(lse), seen, mass)
             part.query.put(out, seen)
             part.query.put(lse, mass)
         ctx.save_for_backward(query, key, value, out, lse)
@@ -218,7 +218,7 @@ def _mask(part: Part, q: Tensor) -> Tensor | None:
     return None if part.mask is None else part.mask.to(q.dtype).repeat(1, 1, q.shape[2] // part.mask.shape[2], 1)
 
 
-def _joined(seen: Tensor, mass: Tensor, more: Tensor, more_mass: Tensor) -> tuple[Tensor, Tensor]:
+def joined(seen: Tensor, mass: Tensor, more: Tensor, more_mass: Tensor) -> tuple[Tensor, Tensor]:
     """One softmax over two sets of keys, from the outputs and the log-sum-exps of each."""
     both = torch.logaddexp(mass, more_mass)
     joined = seen * (mass - both).exp_() + more * (more_mass - both).exp_()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ikusei.forest import Totals, plant
 from ikusei.models.attention import ForestLayout, Form
 from ikusei.models.causal import CausalModel
+from ikusei.models.flash import joined
 from ikusei.models.product import product
 from ikusei.models.stack import Stack
 from ikusei.types import Group, Prompt
@@ -43,7 +44,7 @@ class Prefilled:
 class Roots:
     """The prompts that are looked at where they are. `roots[b]` is slot b's, None where it has a copy; those of one prompt lie together."""
 
-    def __init__(self, roots: Sequence[Prefilled | None], device: torch.device) -> None:
+    def __init__(self, roots: Sequence[Prefilled | None]) -> None:
         self.of: list[tuple[Prefilled, slice]] = []
         begin = 0
         for root, members in groupby(roots):
@@ -51,30 +52,28 @@ class Roots:
             if root is not None:
                 self.of.append((root, slice(begin, end)))
             begin = end
-        lengths = torch.tensor([0 if root is None else root.length for root in roots], device=device)
-        self.longest = max((root.length for root, _ in self.of), default=0)
-        outside = torch.arange(self.longest, device=device) >= lengths[:, None]
-        hidden = torch.zeros(outside.shape, device=device).masked_fill_(outside, float("-inf"))
-        self.hidden = hidden if bool(outside.any()) else None  # [B, longest]; None where nothing is
 
-    def scores(self, layer: nn.Module, q: Tensor, own: Tensor) -> Tensor:
-        """q [B, Hkv, repeats, D] and scores of a slot's own columns [B, H, c] -> of prompt and own columns, [B, H, longest + c]. What lies
-        beyond a prompt's length is 0, for `hidden` to hide."""
-        shape, repeats = (*own.shape[:2], self.longest + own.shape[2]), q.shape[2]
-        scores = q.new_empty(shape) if self.hidden is None else q.new_zeros(shape)
+    def look(self, layer: nn.Module, q: Tensor, softcap: float | None) -> tuple[Tensor, Tensor]:
+        """q [B, Hkv, repeats, D], scaled -> what each slot sees of its prompt, as q, and the log-sum-exp [B, Hkv, repeats, 1]."""
+        seen, mass = torch.zeros_like(q), torch.full((*q.shape[:3], 1), float("-inf"), device=q.device)
         for root, rows in self.of:
-            together = torch.bmm(q[rows].transpose(0, 1).flatten(1, 2), root.kept[layer][0].transpose(1, 2))
-            scores[rows, :, : root.length] = together.unflatten(1, (-1, repeats)).transpose(0, 1).flatten(1, 2)
-        scores[:, :, self.longest :] = own
-        return scores
+            keys, values = root.kept[layer]
+            together = q[rows].transpose(0, 1)  # [Hkv, rows, repeats, D]
+            scores = capped(torch.bmm(together.flatten(1, 2), keys.transpose(1, 2)).float(), softcap)
+            out, its_mass = weighed(scores, values)
+            seen[rows], mass[rows] = (x.view(*together.shape[:3], -1).transpose(0, 1) for x in (out, its_mass))
+        return seen, mass
 
-    def add(self, layer: nn.Module, p: Tensor, seen: Tensor) -> None:
-        """Adds to `seen` [B, H, D] what weights p [B, H, longest] see."""
-        for root, rows in self.of:
-            kv = root.kept[layer][1].shape[0]
-            weight = p[rows, :, : root.length].unflatten(1, (kv, -1))  # [rows, Hkv, repeats, P]
-            together = torch.bmm(weight.transpose(0, 1).flatten(1, 2), root.kept[layer][1])
-            seen[rows] += together.unflatten(1, (-1, weight.shape[2])).transpose(0, 1).flatten(1, 2)
+
+def capped(scores: Tensor, softcap: float | None) -> Tensor:
+    return scores if softcap is None else scores.div_(softcap).tanh_().mul_(softcap)
+
+
+def weighed(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """scores [B, n, T] and values [B, T, D] -> softmax(scores) values [B, n, D] and the log-sum-exps [B, n, 1]. The scores are used up."""
+    largest = scores.amax(-1, keepdim=True)
+    mass = scores.sub_(largest).exp_().sum(-1, keepdim=True)
+    return torch.bmm(scores.to(values.dtype), values).div_(mass), mass.log_().add_(largest)
 
 
 class Slots:
@@ -95,7 +94,7 @@ class Slots:
         self.room = 0  # columns that there are
         self.hidden: dict[int, Tensor] = {}  # [B * Hkv, 1, columns] for each Hkv: 0, or -inf before a slot begins
         self.looked_at: list[Prefilled | None] = []  # [B] the prompt that a slot looks at where it is
-        self.roots = Roots((), causal.device)
+        self.roots = Roots(())
         self.windowed = False
 
     @torch.inference_mode()
@@ -132,7 +131,7 @@ class Slots:
         self.begin = columns - torch.cat([spans, torch.tensor(own, dtype=torch.long, device=index.device)])
         self.position = torch.cat([self.position[index], lengths])
         self.looked_at = [self.looked_at[row] for row in rows] + [p if share else None for share, p in zip(shared, prompts, strict=True)]
-        self.roots = Roots(self.looked_at, index.device)
+        self.roots = Roots(self.looked_at)
         self.columns = columns
         before = torch.arange(self.room, device=index.device) < self.begin[:, None]
         hidden = torch.zeros(before.shape, device=index.device, dtype=self.dtype).masked_fill_(before, float("-inf"))
@@ -190,19 +189,10 @@ class Slots:
         return torch.bmm(torch.baddbmm(hidden, q, k.transpose(1, 2), alpha=form.scaling).softmax(-1), v).view(B, -1)
 
     def _look_beyond(self, layer: nn.Module, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, form: Form) -> Tensor:
-        """The same with prompts that lie elsewhere, and with capped scores. q [B * Hkv, repeats, D] -> [B, H, D]."""
-        B, (rows, columns, D), longest = len(self.looked_at), k.shape, self.roots.longest
+        """The same with prompts that lie elsewhere, and with capped scores. q [B * Hkv, repeats, D] -> as q."""
         q = q * form.scaling
-        scores = torch.bmm(q, k.transpose(1, 2)).view(B, -1, columns)
-        if self.roots.of:
-            scores = self.roots.scores(layer, q.unflatten(0, (B, -1)), scores)
-        scores = scores.float()
-        if form.softcap is not None:
-            scores = scores.div_(form.softcap).tanh_().mul_(form.softcap)
-        scores.unflatten(1, (rows // B, -1))[..., longest:].add_(hidden.unflatten(0, (B, -1)))
-        if self.roots.hidden is not None:
-            scores[..., :longest] += self.roots.hidden[:, None]
-        p = scores.softmax(-1).to(v.dtype)
-        seen = torch.bmm(p[..., longest:].reshape(rows, -1, columns), v).view(B, -1, D)
-        self.roots.add(layer, p, seen)
-        return seen
+        seen, mass = weighed(capped(torch.bmm(q, k.transpose(1, 2)).float(), form.softcap).add_(hidden), v)
+        if not self.roots.of:
+            return seen
+        more = self.roots.look(layer, q.unflatten(0, (len(self.looked_at), -1)), form.softcap)
+        return joined(seen, mass, *(x.flatten(0, 1) for x in more))[0]
