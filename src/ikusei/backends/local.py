@@ -28,15 +28,17 @@ from ikusei.models.probe import probe
 from ikusei.protocols import LossFunction, Metrics, Policy
 from ikusei.samplers.local import LocalSampler, end_tokens
 
-ONE_THREAD = 2_000_000  # below so many parameters one thread is as fast as two
+ALL_THREADS = torch.get_num_threads()
+ONE_THREAD = 1e9  # parameters times tokens: below, one thread computes as fast as two
+ONE_WRITES = 2_000_000  # parameters: below, one thread writes faster, for a decoding step is many small operations
 
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """How the local policy computes. `threads` None: by the size of the model, so that two runs decide alike; `layout` None: by a probe.
-    The run keeps what was decided. `critic` serves the algorithms that need values: a "head" on the policy's own layers
-    (arXiv:1909.08593), "separate" for a body of its own, begun as a copy of the policy's, or a reward model's folder to begin it from
-    (arXiv:2009.01325)."""
+    """How the local policy computes. `threads` are the most that it uses, None all: how many is decided by the size of the work alone, so
+    that two runs decide alike; `layout` None: by a probe. The run keeps both. `critic` serves the algorithms that need values: a "head" on
+    the policy's own layers (arXiv:1909.08593), "separate" for a body of its own, begun as a copy of the policy's, or a reward model's
+    folder to begin it from (arXiv:2009.01325)."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
     layout: Literal["forest", "padded"] | None = None
@@ -71,8 +73,7 @@ class LocalPolicy:
     ) -> None:
         """`needs` is the algorithm's: with "reward" the model is a reward model, with "value" it gets a critic."""
         self.settings = settings or LocalSettings()
-        small = sum(p.numel() for p in model.parameters()) < ONE_THREAD
-        self.threads = self.settings.threads or (1 if small else torch.get_num_threads())
+        self.threads = self.settings.threads or ALL_THREADS
         torch.set_num_threads(self.threads)
         kind = RewardModel if "reward" in needs else CausalModel
         if self.settings.layout is None:
@@ -94,11 +95,13 @@ class LocalPolicy:
 
     def forward(self, forest: Forest) -> Outputs:
         """No gradients: old or reference log-probs, values, rewards."""
+        use_threads(self.threads, self.causal.model, forest)
         with torch.no_grad():
             return self.causal.outputs(forest.to(self.causal.device))
 
     def forward_backward(self, forest: Forest, loss: LossFunction) -> Metrics:
         """Adds the gradients of one part."""
+        use_threads(self.threads, self.causal.model, forest)
         forest = forest.to(self.causal.device)
         result = loss(self.causal.outputs(forest), forest)
         result.value.backward()
@@ -130,11 +133,12 @@ class LocalPolicy:
         if not isinstance(causal, CausalModel):
             raise ValueError("a reward model says how good an answer is and writes none; sample from a language model")
         current: Callable[[], int] = (lambda: version) if copy else (lambda: self.version)
-        return LocalSampler(causal, self.tokenizer, self.settings.num_slots, version, current)
+        threads = 1 if num_parameters(causal.model) < ONE_WRITES else self.threads
+        return LocalSampler(causal, self.tokenizer, self.settings.num_slots, version, current, threads)
 
     def reference(self) -> LocalReference:
         """A frozen copy of the weights as they are."""
-        return LocalReference(self.frozen_copy())
+        return LocalReference(self.frozen_copy(), self.threads)
 
     def frozen_copy(self) -> CausalModel | RewardModel:
         """The model as it is now, without gradients and critic."""
@@ -162,8 +166,10 @@ class LocalReference:
     """See `protocols.Reference`."""
 
     causal: CausalModel | RewardModel
+    threads: int = ALL_THREADS
 
     def forward(self, forest: Forest) -> Outputs:
+        use_threads(self.threads, self.causal.model, forest)
         with torch.no_grad():
             return self.causal.outputs(forest.to(self.causal.device))
 
@@ -179,6 +185,15 @@ class LocalReference:
 
     def load(self, folder: Path) -> None:
         take_up(self.causal.model, folder)
+
+
+def use_threads(most: int, model: nn.Module, forest: Forest) -> None:
+    """As many of torch's threads as this work is worth."""
+    torch.set_num_threads(1 if num_parameters(model) * forest.tokens_N.numel() < ONE_THREAD else most)
+
+
+def num_parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
 
 
 def take_up(model: PreTrainedModel, folder: Path) -> None:

@@ -31,8 +31,16 @@ class LocalSampler:
     """Frozen at `version`: where `current` (the policy's version now) differs, it refuses to sample."""
 
     def __init__(
-        self, causal: CausalModel, tokenizer: PreTrainedTokenizerBase, num_slots: int, version: int = 0, current: Callable[[], int] = int
+        self,
+        causal: CausalModel,
+        tokenizer: PreTrainedTokenizerBase,
+        num_slots: int,
+        version: int = 0,
+        current: Callable[[], int] = int,
+        threads: int | None = None,
     ) -> None:
+        """`threads` of torch to write with; None: as many as there are set."""
+        self.threads = threads
         self.causal, self.tokenizer, self.num_slots = causal, tokenizer, num_slots
         self.version, self.current = version, current
         self.ends = end_tokens(causal.model, tokenizer)
@@ -45,6 +53,8 @@ class LocalSampler:
         done: list[dict[int, Response]] = [{} for _ in prompts]
         while True:
             self._check_version()
+            if self.threads is not None:
+                torch.set_num_threads(self.threads)
             finished = writer.advance()
             if not finished:
                 return
