@@ -11,6 +11,7 @@ from machine import __doc__ as COUNTED
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCALING = Path(__file__).parent / "scaling.json"
+LIMITS = Path(__file__).parent / "limits.json"
 META = ("machine", "commit", "date")
 SIDES = {"theirs": "TRL", "ours": "ours"}
 Record = dict[str, Any]
@@ -105,6 +106,16 @@ CURVES = """
 |---|---|---|---|"""
 
 
+NEAR = """
+## How near the machine's limit
+
+Fractions as above, of models of 20 and 90 million parameters: an update on 16 texts of 256 tokens, and sampling into 64 slots, each against
+peaks measured before and after it (`python bench/limits.py`; in brackets the lowest and the highest of three).
+
+| | precision | fraction | at least | seconds |
+|---|---|---|---|---|"""
+
+
 def write(found: Record) -> None:
     """docs/performance.md and the plots beside it."""
     rows = {name: found[name] for name in sorted(found) if name not in META}
@@ -113,7 +124,7 @@ def write(found: Record) -> None:
     head = HEAD.format(**found["machine"], date=found["date"], commit=found["commit"])
     step = [head, *table(rows), NOTES, *learning(rows), TIMES, *times(rows)]
     limits = [MACHINE, *machine(found["machine"], rows), TRIED, *tried(rows)]
-    (DOCS / "performance.md").write_text("\n".join([*step, *limits, *scaling(), GPU]) + "\n")
+    (DOCS / "performance.md").write_text("\n".join([*step, *limits, *near(), *scaling(), GPU]) + "\n")
 
 
 def line(name: str, record: Record) -> str:
@@ -186,6 +197,21 @@ def tried(rows: Record) -> list[str]:
         cells(name, "; ".join(f"{setting}: {seconds:.2f}" for setting, seconds in each.items()), min(each, key=lambda key: each[key]))
         for name, each in tries.items()
     ]
+
+
+def near() -> list[str]:
+    """What bench/limits.py wrote, where it has run."""
+    if not LIMITS.exists():
+        return []
+    return [NEAR] + [
+        cells(each["name"], each["precision"], within(each["fraction"], each["asked"]), f"{each['asked']:g}", f"{each['seconds']:.2f}")
+        for each in json.loads(LIMITS.read_text())["points"]
+    ]
+
+
+def within(fraction: Record, asked: float) -> str:
+    bold = "**" if fraction["median"] >= asked else ""
+    return f"{bold}{fraction['median']:.2f}{bold} [{fraction['low']:.2f}, {fraction['high']:.2f}]"
 
 
 def scaling() -> list[str]:

@@ -29,7 +29,7 @@ from ikusei.protocols import LossFunction, Metrics, Policy
 from ikusei.samplers.local import LocalSampler, end_tokens
 
 ALL_THREADS = torch.get_num_threads()
-ONE_THREAD = 1e9  # parameters times tokens: below, one thread computes as fast as two
+ONE_THREAD = 5e8  # parameters times tokens: below, one thread computes as fast as two
 ONE_WRITES = 2_000_000  # parameters: below, one thread writes faster, for a decoding step is many small operations
 
 
