@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ikusei.backends import local
 from ikusei.forest import Forest, plant
 from ikusei.models.attention import ForestLayout, Form
 from ikusei.models.flash import flash_forest, parts_of
@@ -66,6 +67,17 @@ def test_the_tree_as_a_mask_equals_blocks(window: int | None, softcap: float | N
         warnings.simplefilter("ignore")  # that it is not compiled
         by_mask = FlexForest(forest).attend(*(each.transpose(0, 1)[None] for each in x), 0.3, window, softcap)
     torch.testing.assert_close(by_mask[0].transpose(0, 1), by_blocks, rtol=1e-5, atol=2e-6)
+
+
+def test_threads_by_the_size_of_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, forest, before = torch.nn.Linear(30, 10), forest_of([(5, (3, 7))]), torch.get_num_threads()  # 310 weights, 15 tokens
+    found = []
+    for border in (310 * 15 + 1, 310 * 15):
+        monkeypatch.setattr(local, "ONE_THREAD", border)
+        local.use_threads(3, model, forest)
+        found.append(torch.get_num_threads())
+    torch.set_num_threads(before)
+    assert found == [1, 3]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
