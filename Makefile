@@ -7,7 +7,7 @@ BIN = .venv/bin
 help:
 	@echo "make quickstart   raise the seedling by reinforcement learning, and see what it gained (about a minute, once installed)"
 	@echo "make test         run the tests          make check   ruff, basedpyright, the shape of the code"
-	@echo "make bench        measure against TRL and against the machine (about half an hour; the other cores should be idle)"
+	@echo "make bench        measure against TRL and against the machine (about two hours; nothing else should run)"
 	@echo "make seedling     grow the embedded base model anew (about ten minutes)"
 
 install: .venv/installed
@@ -32,6 +32,8 @@ check: install
 	$(BIN)/python -m pytest tests/test_shape_of_the_code.py
 
 bench: install
+	$(BIN)/python bench/limits.py
+	$(BIN)/python bench/scaling.py
 	$(BIN)/python bench/vs_trl.py
 
 seedling: install

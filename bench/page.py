@@ -21,7 +21,7 @@ HEAD = """# Performance
 Ikusei against TRL {trl}: the same weights, rows, rewards, learning rate and number of updates on both sides. `make bench` measures every
 row and writes this page; `python bench/vs_trl.py W3 T` measures some. The numbers lie in `bench/results.json`.
 
-Measured {date} at commit {commit} on {cores} cores of {processor}, {memory_gib} GiB, torch {torch}, transformers {transformers}.
+Measured {date} at commits {commits} on {cores} cores of {processor}, {memory_gib} GiB, torch {torch}, transformers {transformers}.
 
 Each side runs in a process of its own, and they take turns step by step, so that what else the machine does falls on both. Speed is the
 ratio of the median seconds of a step, TRL's over ours; in brackets the quartiles of the ratios of steps made one after the other (T: the
@@ -123,7 +123,8 @@ SHORT = """
   loads torch._dynamo and scipy), then ten steps of 0.55 s and two evaluations of 0.7 s, and more where the machine is busy. Ten steps take
   TRL ten and a half of its 21 s; it imports as much as we do, and more. With these five seconds as a floor, 2× would need a step in 0.4 s.
   A longer run comes near the ratios of W1 and W2.
-- **W3** lies at 8× within its spread: two runs had 7.83 and 7.99. Its update runs at 0.4 to 0.8 of the peak and is two thirds of the step;
+- **W3** lies at 8× within its spread: two runs had 7.83 and 7.99. Its fraction of the peak is 0.39 in the other run and 0.79 in this one,
+  whose peak was measured while the machine was busy: the peak is taken once a call. The update is two thirds of the step;
   what is left to gain there is attention (a quarter of its time, torch's kernel at 0.4 of the product's rate) and passes over activations.
 - **Training, 20 million parameters, fp32:** of one thread's time products take 69 % at 0.85 to 0.95 of the peak, attention 9 %, passes over
   activations (norms, rotations, gates, sums) 17 %. With two threads products of these shapes reach less of their peak than a product of
@@ -142,10 +143,18 @@ def write(found: Record) -> None:
     rows = {name: found[name] for name in sorted(found) if name not in META}
     plots.speeds(rows, DOCS / "speed.svg")
     plots.times(rows, DOCS / "where_time_goes.svg")
-    head = HEAD.format(**found["machine"], date=found["date"], commit=found["commit"])
+    head = HEAD.format(**found["machine"], date=found["date"], commits=commits(rows))
     step = [head, *table(rows), NOTES, *learning(rows), TIMES, *times(rows)]
     limits = [MACHINE, *machine(found["machine"], rows), SHORT, TRIED, *tried(rows)]
     (DOCS / "performance.md").write_text("\n".join([*step, *limits, *near(), *scaling(), GPU]) + "\n")
+
+
+def commits(rows: Record) -> str:
+    """Each commit with the rows that were measured at it."""
+    by_commit: dict[str, list[str]] = {}
+    for name, record in rows.items():
+        by_commit.setdefault(record["commit"], []).append(name)
+    return "; ".join(f"{commit} ({', '.join(names)})" for commit, names in by_commit.items())
 
 
 def line(name: str, record: Record) -> str:

@@ -110,7 +110,10 @@ def curve(name: str, points: list[tuple[int, dict[str, float]]]) -> dict[str, An
 
 
 def main() -> None:
-    names = sys.argv[1:] or [*(each.name for each in CURVES), "workers"]
+    known = [*(each.name for each in CURVES), "workers"]
+    names = sys.argv[1:] or known
+    if unknown := set(names) - set(known):
+        sys.exit(f"got {', '.join(sorted(unknown))}; allowed: {', '.join(known)}")
     found = {each["name"]: each for each in json.loads(FILE.read_text())["curves"]} if FILE.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -1,6 +1,6 @@
 """Measure Ikusei against TRL, and both against the machine.
 
-    python bench/vs_trl.py                  every workload, and the time to target: half an hour or more on two quiet cores
+    python bench/vs_trl.py                  every workload, and the time to target: an hour and a half on two quiet cores
     python bench/vs_trl.py W1 W3 T          these alone; the others keep their numbers
     python bench/vs_trl.py --quick W4       3 steps, and TRL as it was found fastest before
 
@@ -45,6 +45,7 @@ def main() -> None:
             else:
                 work = replace(WORKLOADS[name], **({"steps": asked.steps} if asked.steps else {}))
                 found[name] = compare(work, folder, found["machine"], before)
+            found[name]["commit"] = found["commit"]
             print(page.line(name, found[name]), flush=True)
             RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     page.write(found)
