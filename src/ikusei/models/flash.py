@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 from ikusei.forest import Tree
 
 LONG = 64  # tokens: a run so long is worth a call of its own
+CONTIGUOUS = torch.contiguous_format  # whatever the strides of what came in: results are written through views
 
 forward_kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 backward_kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -67,10 +68,10 @@ class Batch:
 
     def put(self, total: Tensor, x: Tensor) -> None:
         """total [N, heads, D], at these rows, becomes x [B, heads, T, D]."""
-        total.flatten(1).index_copy_(0, self.their, self._real(x))
+        total.view(len(total), -1).index_copy_(0, self.their, self._real(x))
 
     def add(self, total: Tensor, x: Tensor) -> None:
-        total.flatten(1).index_add_(0, self.their, self._real(x))
+        total.view(len(total), -1).index_add_(0, self.their, self._real(x))
 
     def _real(self, x: Tensor) -> Tensor:
         """[B, heads, T, D] -> what is not padding, [n, heads * D]."""
@@ -154,7 +155,7 @@ class _FlashForest(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Part], scaling: float) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        out, lse = torch.empty_like(query), torch.empty(*query.shape[:2], 1)
+        out, lse = torch.empty_like(query, memory_format=CONTIGUOUS), torch.empty(*query.shape[:2], 1)
         for part in parts:
             q, k, v = _taken(part, query, key, value)
             seen, mass = forward_kernel(q, k, v, 0.0, part.looks == "back", attn_mask=_mask(part, q), scale=scaling)
@@ -172,7 +173,7 @@ class _FlashForest(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         query, key, value, out, lse = ctx.saved_tensors
         grad = grad.contiguous()
-        grads = [torch.zeros_like(x) for x in (query, key, value)]
+        grads = [torch.zeros_like(x, memory_format=CONTIGUOUS) for x in (query, key, value)]
         for part in ctx.parts:
             q, k, v = _taken(part, query, key, value)
             o, g, mass = (_folded(part, x, key) for x in (out, grad, lse))
