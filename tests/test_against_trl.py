@@ -5,7 +5,8 @@ Random tiny models in fp32, ragged batches, a reference that is not the policy; 
     DPOTrainer       sigmoid, sigmoid_norm, robust, ipo, hinge, apo_zero, apo_down; with sft
     KTOTrainer       the baseline z above and below 0, weights        CPOTrainer       simpo; sigmoid with label smoothing
     ORPOTrainer      the loss                                         RewardTrainer    pairs, margins, centring
-    GRPOTrainer      grpo, bnpo, dapo, dr_grpo, the KL term           SFTTrainer       answers alone, whole texts
+    GRPOTrainer      grpo, bnpo, dapo, dr_grpo, cispo, GSPO, the KL   SFTTrainer       answers alone, whole texts
+                     term, the entropy bonus                          RLOOTrainer      the loss
 
 What differs by intention, each a test that says by exactly how much:
     sigmoid ignores label_smoothing         ours is cDPO, which TRL still has in CPO: there it is equal
@@ -39,8 +40,10 @@ from transformers import PreTrainedTokenizerFast
 
 from ikusei.algos.apo import APO
 from ikusei.algos.bradley_terry import BradleyTerry
+from ikusei.algos.cispo import CISPO
 from ikusei.algos.dpo import DPO
 from ikusei.algos.grpo import GRPO
+from ikusei.algos.gspo import GSPO
 from ikusei.algos.hinge import Hinge
 from ikusei.algos.ipo import IPO
 from ikusei.algos.kto import KTO
@@ -48,6 +51,7 @@ from ikusei.algos.lm import LanguageModelling
 from ikusei.algos.online_dpo import OnlineDPO
 from ikusei.algos.orpo import ORPO
 from ikusei.algos.plackett_luce import PlackettLuce
+from ikusei.algos.rloo import RLOO
 from ikusei.algos.robust_dpo import RobustDPO
 from ikusei.algos.simpo import SimPO
 from ikusei.backends.local import LocalPolicy, LocalSettings
@@ -183,7 +187,7 @@ def make_trainer(trl: Any, kind: str, rows: Rows, name: str = "qwen3", **setting
     plain = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "disable_tqdm": True}
     args = getattr(trl, f"{kind}Config")("out", per_device_train_batch_size=len(rows), **plain, **settings)
     more = {"ref_model": worlds.make_model(name, seed=1)} if kind in ("DPO", "KTO") else {}
-    more |= {"reward_funcs": lambda completions, **columns: [0.0 for _ in completions]} if kind == "GRPO" else {}
+    more |= {"reward_funcs": lambda completions, **columns: [0.0 for _ in completions]} if kind in ("GRPO", "RLOO") else {}
     model = worlds.make_model(name, reward=kind == "Reward")
     return getattr(trl, f"{kind}Trainer")(
         model, args=args, train_dataset=Dataset.from_list(rows), processing_class=make_tokenizer(), **more
@@ -376,12 +380,14 @@ def test_each_ranking_counts_once(trl: Any) -> None:
 
 # ------------------------------------------------------------------------------------------------------------------------ GRPO
 
-GRPO_LOSSES: dict[str, tuple[GRPO, dict[str, Any]]] = {
+GRPO_LOSSES: dict[str, tuple[GRPO | GSPO, dict[str, Any]]] = {
     "dapo": (GRPO(clip_low=0.1, clip_high=0.28), {}),
-    "bnpo": (GRPO(clip_low=0.3, clip_high=0.05, divide_by_std=True), {}),
+    "bnpo": (GRPO(clip_low=0.3, clip_high=0.05, scale_rewards="group"), {}),
     "grpo": (GRPO(clip_low=0.15, clip_high=0.25, aggregate="sequence"), {}),
     "dapo, kl": (GRPO(clip_low=0.1, clip_high=0.28, kl_coef=0.4), {"use_bias_correction_kl": False}),
     "grpo, kl": (GRPO(aggregate="sequence", kl_coef=0.3), {"use_bias_correction_kl": False}),
+    "dapo, entropy": (GRPO(clip_low=0.1, clip_high=0.28, entropy_coef=0.3), {"entropy_coef": 0.3}),
+    "grpo, gspo": (GSPO(clip_low=0.05, clip_high=0.03), {"importance_sampling_level": "sequence"}),
 }
 CLIPPED = ("clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean", "entropy")
 
@@ -394,11 +400,12 @@ def sampled(seed: int) -> list[Group]:
     return worlds.with_logprobs(groups, [logp_T.tolist() for logp_T in logp_RT], noise=0.25)
 
 
-def their_grpo(trl: Any, forest: Forest, algorithm: GRPO, loss_type: str, **settings: Any) -> Step:
+def their_grpo(trl: Any, forest: Forest, algorithm: Any, loss_type: str, **settings: Any) -> Step:
     """TRL's loss of the batch that its sampling would have made of this forest: our advantages, old and reference log-probs."""
-    clips = {"epsilon": algorithm.clip_low, "epsilon_high": algorithm.clip_high, "num_generations": 2}
+    high = algorithm.ratio_high if loss_type == "cispo" else algorithm.clip_high
+    clips = {"epsilon": getattr(algorithm, "clip_low", 0.2), "epsilon_high": high, "num_generations": 2}
     trainer = make_trainer(trl, "GRPO", [{"prompt": LETTERS[3]}] * 2, loss_type=loss_type, **clips, **settings)
-    trainer.beta = algorithm.kl_coef  # not a setting, which would load a reference from a folder; its log-probs are given here
+    trainer.beta = getattr(algorithm, "kl_coef", 0.0)  # not a setting, which would load a reference from a folder; its log-probs are given here
     batch, length_R = grpo_batch(forest), [int(length) for length in forest.length_R]
     for name, stream in (("old_per_token_logps", "old_logp_M"), ("ref_per_token_logps", "ref_logp_M")):
         if stream in forest.streams:
@@ -424,7 +431,7 @@ def padded(rows: Sequence[Tensor], side: str) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_side=side)
 
 
-def grpo_forest(algorithm: GRPO, groups: Sequence[Group]) -> Forest:
+def grpo_forest(algorithm: Algorithm, groups: Sequence[Group]) -> Forest:
     return worlds.prepared(algorithm, groups, worlds.make_policy("qwen3", PLAIN, seed=1), temperature=1.0)
 
 
@@ -435,7 +442,27 @@ def test_grpo(trl: Any, loss: str) -> None:
     mine = step_of(worlds.make_policy("qwen3", PLAIN), forest, algorithm)
     assert min(mine.metrics[name] for name in CLIPPED) > 0  # both clips are at work
     there = their_grpo(trl, forest, algorithm, loss.partition(",")[0], **settings)
-    assert_equal(mine, there, (*CLIPPED, "kl") if algorithm.kl_coef else CLIPPED)
+    watched = "entropy" if isinstance(algorithm, GSPO) else CLIPPED  # its shares are TRL's of responses, ours of tokens
+    assert_equal(mine, there, (*CLIPPED, "kl") if "kl" in loss else [watched] if isinstance(watched, str) else watched)
+
+
+def test_cispo(trl: Any) -> None:
+    algorithm = CISPO(ratio_high=1.2)  # the bound of the ratio itself, as TRL's epsilon_high is there
+    forest = grpo_forest(algorithm, sampled(14))
+    mine = step_of(worlds.make_policy("qwen3", PLAIN), forest, algorithm)
+    assert mine.metrics["clip_ratio/region_mean"] > 0
+    assert_equal(mine, their_grpo(trl, forest, algorithm, "cispo"), ("entropy",))
+
+
+def test_rloo(trl: Any) -> None:
+    algorithm = RLOO(clip_low=0.1, clip_high=0.2)
+    forest = grpo_forest(algorithm, sampled(15))
+    mine = step_of(worlds.make_policy("qwen3", PLAIN), forest, algorithm)
+    assert min(mine.metrics[name] for name in CLIPPED) > 0
+    trainer = make_trainer(trl, "RLOO", [{"prompt": LETTERS[3]}] * 2, epsilon=0.1, epsilon_high=0.2, num_generations=2, beta=0.0)
+    trainer.model.eval()
+    batch = {**grpo_batch(forest), "old_logps": forest.sum_R(forest["old_logp_M"])}
+    assert_equal(mine, taken(trainer, trainer.compute_loss(trainer.model, batch), trainer._metrics["eval"]), ("entropy",))
 
 
 def test_kl_is_not_weighted_by_the_ratio(trl: Any) -> None:

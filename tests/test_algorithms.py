@@ -10,8 +10,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from ikusei.algos.cispo import CISPO
+from ikusei.algos.gdpo import GDPO
 from ikusei.algos.grpo import GRPO
+from ikusei.algos.gspo import GSPO
 from ikusei.algos.lm import LanguageModelling
+from ikusei.algos.reinforce import Reinforce
+from ikusei.algos.rloo import RLOO
 from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import Forest, Loss, Outputs, count, plant
 from ikusei.guard.workers import RewardSpec, RewardWorkers
@@ -20,10 +25,11 @@ from ikusei.loops.data import Rows
 from ikusei.loops.online import Online, OnlineSettings
 from ikusei.loops.steps import NonFinite, Schedule, StopAsked, blame, update
 from ikusei.loops.supervised import Supervised, SupervisedSettings
-from ikusei.maths import clipped_objective, group_advantage, kl_estimate
+from ikusei.maths import centred, clipped_objective, group_advantages, kl_estimate, leave_one_out
+from ikusei.protocols import Algorithm
 from ikusei.tasks.nursery import Nursery
 from ikusei.text.tokenizer import make_character_tokenizer
-from ikusei.types import Group, Prompt, Response, Sampling, Score
+from ikusei.types import Group, Prompt, Response, Sampling, Score, Term
 
 RATIOS = torch.tensor([0.2, -0.2, 0.4]).exp()
 
@@ -41,15 +47,15 @@ def outputs(logp: list[float]) -> Outputs:
     return Outputs(torch.tensor(logp, requires_grad=True), torch.full((len(logp),), 2.0))
 
 
-def prepared(algorithm: GRPO, groups: list[Group], ref: list[float] | None = None) -> Forest:
+def prepared(algorithm: Algorithm, groups: list[Group], ref: list[float] | None = None) -> Forest:
     forest = plant(groups)
     streams = {"old_logp_M": forest["sampled_logp_M"]} | ({} if ref is None else {"ref_logp_M": torch.tensor(ref)})
     forest = forest.with_streams(streams)
-    return forest.with_streams(algorithm.credit(groups, forest, {}))
+    return forest.with_streams(algorithm.credit(groups, forest, algorithm.start()))
 
 
 @pytest.mark.parametrize(
-    ("totals", "by_std", "expected"),
+    ("totals", "scaled", "expected"),
     [
         ([1, 0, 0, 0], True, [1.4997, -0.4999, -0.4999, -0.4999]),
         ([1, 0, 0, 0], False, [0.75, -0.25, -0.25, -0.25]),
@@ -59,10 +65,87 @@ def prepared(algorithm: GRPO, groups: list[Group], ref: list[float] | None = Non
         ([0.1 + 0.2] * 3, False, [0, 0, 0]),
     ],
 )
-def test_group_advantage(totals: list[float], by_std: bool, expected: list[float]) -> None:
+def test_centred(totals: list[float], scaled: bool, expected: list[float]) -> None:
     """The standard deviation is the sample's (divided by n - 1), plus 1e-4."""
     tolerance = 0.0 if set(expected) == {0} else 1e-4
-    assert group_advantage([float(total) for total in totals], by_std) == pytest.approx(expected, abs=tolerance)
+    assert centred([float(total) for total in totals], scaled) == pytest.approx(expected, abs=tolerance)
+
+
+def test_advantages() -> None:
+    """Two groups, worth 1, 0, 0 and 0.2, 0.6: the sample standard deviation of all five is 0.4336."""
+    totals = [[1.0, 0.0, 0.0], [0.2, 0.6]]
+    assert group_advantages(totals, "none") == pytest.approx([2 / 3, -1 / 3, -1 / 3, -0.2, 0.2])
+    assert group_advantages(totals, "group") == pytest.approx([1.15450, -0.57725, -0.57725, -0.70686, 0.70686], abs=1e-4)
+    assert group_advantages(totals, "batch") == pytest.approx([1.53719, -0.76859, -0.76859, -0.46116, 0.46116], abs=1e-4)
+    assert leave_one_out([1.0, 0.0, 0.0, 0.0]) == pytest.approx([1, -1 / 3, -1 / 3, -1 / 3])
+    assert leave_one_out([1.0, 1.0, 0.0, 0.0]) == pytest.approx([2 / 3, 2 / 3, -2 / 3, -2 / 3])
+
+
+def test_gspo_by_hand() -> None:
+    """Log-ratios 0.2, -0.2, 0.4 of one response: s = 1.142631, clipped at 1.1 above."""
+    algorithm = GSPO(clip_low=0.2, clip_high=0.1)
+    forest = prepared(algorithm, [group([1, 0], [3, 1])])
+    assert forest["advantage_R"].tolist() == pytest.approx([0.70700, -0.70700], abs=1e-4)
+    loss = algorithm.loss(outputs([-0.8, -1.3, -0.8, -1.1]), forest)
+    expected = -(0.70700 * 1.1 - 0.70700 * math.exp(-0.1)) / 2
+    assert float(loss.value.detach()) == pytest.approx(expected, abs=1e-5)
+    assert float(loss.metrics["ratio"]) == pytest.approx((3 * 1.142631 + math.exp(-0.1)) / 4, abs=1e-5)
+    assert float(loss.metrics["clip_ratio/high_mean"]) == pytest.approx(3 / 4)
+
+
+def test_cispo_by_hand() -> None:
+    """A weight of e^0.4 is held at 1.2 and still has its gradient."""
+    algorithm = CISPO(ratio_high=1.2, scale_rewards="none")
+    forest = prepared(algorithm, [group([1, 0], [1, 1])])
+    out = outputs([-0.6, -1.1])
+    loss = algorithm.loss(out, forest)
+    assert float(loss.value.detach()) == pytest.approx(-(1.2 * 0.5 * -0.6 - math.exp(-0.1) * 0.5 * -1.1) / 2, rel=1e-5)
+    (slope,) = torch.autograd.grad(loss.value, out.logp_M)
+    assert slope.tolist() == pytest.approx([-0.3, 0.25 * math.exp(-0.1)], rel=1e-5)
+
+
+def test_rloo_by_hand() -> None:
+    """Worth 1 and 0; the reference holds the first 0.3 likelier over its two tokens, the second as likely."""
+    algorithm = RLOO(kl_coef=0.5, clip_low=0.3, clip_high=0.1)
+    forest = prepared(algorithm, [group([1, 0], [2, 1])], ref=[-0.9, -0.9, -1.0])
+    assert forest["advantage_R"].tolist() == pytest.approx([1.15, -1.15])
+    loss = algorithm.loss(outputs([-0.9, -0.9, -1.2]), forest)
+    assert float(loss.value.detach()) == pytest.approx(-(1.15 * 1.1 - 1.15 * math.exp(-0.2)) / 2, rel=1e-5)
+
+
+def test_reinforce_by_hand() -> None:
+    """r = 1 and 0, a KL of 0.1 at each token of the first: A before whitening is 0.8, 0.9, 0."""
+    forest = prepared(Reinforce(kl_coef=1.0), [group([1, 0], [2, 1])], ref=[-1.1, -1.2, -1.0])
+    mean, values = 1.7 / 3, [0.8, 0.9, 0.0]
+    std = math.sqrt(sum((v - mean) ** 2 for v in values) / 3)
+    assert forest["advantage_M"].tolist() == pytest.approx([(v - mean) / std for v in values], abs=1e-5)
+
+
+def test_gdpo_tells_rewards_apart() -> None:
+    """(0, 2), (1, 1) and (2, 0) are the same to GRPO; normalised apart, a reward that varies less counts for as much."""
+    terms = [(0.0, 0.1), (1.0, 0.1), (1.0, 0.0)]
+    scores = [Score(a + b, terms={"a": Term(1.0, a), "b": Term(2.0, b)}) for a, b in terms]
+    scored = group([0, 0, 0], [1, 1, 1])
+    scored = replace(scored, responses=tuple(replace(r, score=score) for r, score in zip(scored.responses, scores, strict=True)))
+    forest = prepared(GDPO(), [scored])
+    a, b = centred([0.0, 1.0, 1.0], scaled=True), centred([0.1, 0.1, 0.0], scaled=True)
+    assert forest["advantage_R"].tolist() == pytest.approx(centred([x + 2 * y for x, y in zip(a, b, strict=True)], scaled=True), abs=1e-5)
+    assert forest["advantage_R"].tolist()[2] < forest["advantage_R"].tolist()[0] < forest["advantage_R"].tolist()[1]
+
+
+def test_the_entropy_bonus_adapts() -> None:
+    algorithm = GRPO(target_entropy=1.0, entropy_step=0.1)
+    state = algorithm.start()
+    coefs = []
+    for entropy in (0.5, 0.5, 2.0, 2.0, 2.0, 0.9):
+        groups = [group([1, 0], [1, 1])]
+        forest = plant(groups)
+        credit = algorithm.credit(groups, forest, state)
+        coefs.append(float(credit["entropy_coef_R"][0]) if "entropy_coef_R" in credit else 0.0)
+        state = algorithm.advance(state, {"entropy": entropy})
+    assert coefs == pytest.approx([0.0, 0.1, 0.2, 0.0, 0.0, 0.0])
+    assert state == {"entropy_coef": pytest.approx(0.1), "below": True}
+    assert GRPO(entropy_coef=0.1).advance({}, {"entropy": 1.0}) == {}
 
 
 def test_kl_estimates() -> None:

@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from ikusei import recipe
-from ikusei.recipe import ALGORITHMS, Recipe, read_recipe, resolved
+from ikusei.algos import ALGORITHMS, VALUES
+from ikusei.recipe import Recipe, read_recipe, resolved
 from ikusei.recipe_reader import Document, RecipeError, build, dump_yaml, parse, plain, resolve_path, with_overrides
 from ikusei.tasks.arithmetic import Arithmetic
 from ikusei.types import Sampling
@@ -415,12 +416,12 @@ def test_names_that_are_not_there(tmp_path: Path) -> None:
     own = "or a class of your own as my_file.py:MyClass or package.module:MyClass"
     tasks = f"allowed: arithmetic, cat_lover, gym, files, nursery, {own}"
     text = (
-        "task: aritmetic\nalgorithm:\n  name: gpro\n  anything: 1\nrewards: [exakt, exact, exact, {weight: x}]\nsampling: {top_k: -1}\nx: 1"
+        "task: aritmetic\nalgorithm:\n  name: grop\n  anything: 1\nrewards: [exakt, exact, exact, {weight: x}]\nsampling: {top_k: -1}\nx: 1"
     )
     told = refused(tmp_path, text, "eval_task.digits=3")
     assert told[:3] == [
         f"quick.yaml:1: task.name: unknown (did you mean 'arithmetic'?), got \"aritmetic\"; {tasks}",
-        f"quick.yaml:3: algorithm.name: unknown (did you mean 'grpo'?), got \"gpro\"; allowed: {', '.join(ALGORITHMS)}, {own}",
+        f"quick.yaml:3: algorithm.name: unknown (did you mean 'grpo'?), got \"grop\"; allowed: {', '.join([*ALGORITHMS, *VALUES])}, {own}",
         "quick.yaml:5: rewards.0: unknown reward (did you mean 'exact'?), got \"exakt\"; "
         "allowed: exact, math, think_format, length, learned, or my_file.py:function",
     ]

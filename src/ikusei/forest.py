@@ -117,8 +117,14 @@ class Forest:
 
     @property
     def weight_M(self) -> Tensor:
-        """[M] the weight of the group that each scored token belongs to."""
-        return self.weight_G[self.group_R[self.response_M]]
+        """[M] the weight of the group that each scored token belongs to, times its own where it has one (stream `importance_M`)."""
+        weight_M = self.weight_G[self.group_R[self.response_M]]
+        return weight_M * self["importance_M"] if "importance_M" in self.streams else weight_M
+
+    @property
+    def weight_R(self) -> Tensor:
+        """[R] the mean weight of each response's scored tokens."""
+        return self.sum_R(self.weight_M) / self.length_R.clamp(min=1)
 
     @property
     def weight_P(self) -> Tensor:

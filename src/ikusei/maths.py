@@ -5,6 +5,7 @@ Letters that end names: M scored tokens, R responses, P pairs (better, worse).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 KL = Literal["k1", "k2", "k3"]
+Scale = Literal["none", "group", "batch"]  # what advantages are divided by the spread of
 MOST_LOG_PROB = -1e-7  # a probability of 1 has infinite odds; they are held at 16 nats
 
 
@@ -36,14 +38,37 @@ def clipped_objective(ratio: Tensor, advantage: Tensor, clip_low: float, clip_hi
     return torch.minimum(ratio * advantage, ratio.clamp(1 - clip_low, 1 + clip_high) * advantage)
 
 
-def group_advantage(totals: list[float], divide_by_std: bool) -> list[float]:
-    """r - mean(r), over the sample standard deviation + 1e-4 if asked; all zero where the totals are equal."""
-    mean = sum(totals) / len(totals)
-    centred = [total - mean for total in totals]
-    if not divide_by_std or len(set(totals)) == 1:
-        return centred if len(set(totals)) > 1 else [0.0] * len(totals)
-    std = (sum(c * c for c in centred) / (len(totals) - 1)) ** 0.5
-    return [c / (std + 1e-4) for c in centred]
+def clip_shares(ratio: Tensor, advantage: Tensor, clip_low: float, clip_high: float) -> dict[str, Tensor]:
+    """Where `clipped_objective` is held, by the names under which the shares are reported."""
+    low, high = (ratio < 1 - clip_low) & (advantage < 0), (ratio > 1 + clip_high) & (advantage > 0)
+    return {"clip_ratio/low_mean": low, "clip_ratio/high_mean": high, "clip_ratio/region_mean": low | high}
+
+
+def group_advantages(totals: Sequence[Sequence[float]], scale: Scale) -> list[float]:
+    """r - mean(r) of each group, one after the other, over the sample standard deviation + 1e-4 of the group or of the whole batch."""
+    if scale != "batch":
+        return [a for group in totals for a in centred(group, scale == "group")]
+    spread = _std([total for group in totals for total in group]) + 1e-4
+    return [a / spread for group in totals for a in centred(group)]
+
+
+def centred(values: Sequence[float], scaled: bool = False) -> list[float]:
+    """x - mean(x), over the sample standard deviation + 1e-4 if `scaled`; exactly zero where all are equal."""
+    if len(set(values)) == 1:
+        return [0.0] * len(values)
+    mean, spread = sum(values) / len(values), _std(values) + 1e-4 if scaled else 1.0
+    return [(value - mean) / spread for value in values]
+
+
+def leave_one_out(values: Sequence[float]) -> list[float]:
+    """Each less the mean of the others."""
+    return [c * len(values) / (len(values) - 1) for c in centred(values)]
+
+
+def _std(values: Sequence[float]) -> float:
+    """Divided by n - 1; of one number 0."""
+    mean = sum(values) / len(values)
+    return (sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)) ** 0.5
 
 
 def preference_loss(margin: Tensor, flipped: float | Tensor = 0.0) -> Tensor:

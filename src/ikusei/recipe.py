@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from pydantic import Field, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError
 
+from ikusei.algos import ALGORITHMS, VALUES
 from ikusei.recipe_reader import Document, Problem, build, did_you_mean, parse, plain, resolve_path, show, with_overrides
 from ikusei.rewards import BUILT_IN
 from ikusei.types import Sampling, content_id
@@ -48,23 +49,6 @@ TASKS = {
     "files": "ikusei.tasks.files:Files",
     "nursery": "ikusei.tasks.nursery:Nursery",
 }
-ALGORITHMS = {
-    "lm": "ikusei.algos.lm:LanguageModelling",
-    "bradley_terry": "ikusei.algos.bradley_terry:BradleyTerry",
-    "plackett_luce": "ikusei.algos.plackett_luce:PlackettLuce",
-    "ppo": "ikusei.algos.ppo:PPO",
-    "grpo": "ikusei.algos.grpo:GRPO",
-    "online_dpo": "ikusei.algos.online_dpo:OnlineDPO",
-    "dpo": "ikusei.algos.dpo:DPO",
-    "robust_dpo": "ikusei.algos.robust_dpo:RobustDPO",
-    "ipo": "ikusei.algos.ipo:IPO",
-    "hinge": "ikusei.algos.hinge:Hinge",
-    "apo": "ikusei.algos.apo:APO",
-    "simpo": "ikusei.algos.simpo:SimPO",
-    "orpo": "ikusei.algos.orpo:ORPO",
-    "kto": "ikusei.algos.kto:KTO",
-}
-
 NAMED = {"task": TASKS, "eval_task": TASKS, "replay_task": TASKS, "algorithm": ALGORITHMS}
 OPTIONAL = frozenset({"eval_task", "replay_task"})
 SETTINGS = {
@@ -131,6 +115,8 @@ def spelled_out(document: Document) -> Document:
     for section in NAMED.keys() & data.keys():
         if isinstance(data[section], str):
             data[section] = {"name": data[section]}
+        if section == "algorithm" and isinstance(data[section], dict) and data[section].get("name") in VALUES:
+            data[section] = {**VALUES[data[section]["name"]], **data[section], "name": VALUES[data[section]["name"]]["name"]}
     if isinstance(data.get("rewards"), list):
         data["rewards"] = [{"path": each} if isinstance(each, str) else each for each in data["rewards"]]
     return replace(document, data=data)
@@ -183,13 +169,14 @@ def _chosen(document: Document) -> tuple[dict[str, Any], Document]:
 def _class_and_fields(kind_of: str, section: Any, folder: Path) -> tuple[type, dict[str, Any]]:
     """The class that a section names, and the rest of the section. Raises ValueError with the names that there are."""
     registry = NAMED[kind_of]
-    allowed = f"allowed: {', '.join(registry)}, or a class of your own as my_file.py:MyClass or package.module:MyClass"
+    known = [*registry, *(VALUES if kind_of == "algorithm" else ())]
+    allowed = f"allowed: {', '.join(known)}, or a class of your own as my_file.py:MyClass or package.module:MyClass"
     if not isinstance(section, dict) or not isinstance(section.get("name"), str):
         got = "" if section is None else f", got {show(section)}"
         raise ValueError(f"missing{got}; {allowed}")
     name = section["name"]
     if name not in registry and ":" not in name:
-        raise ValueError(f"unknown{did_you_mean(name, registry)}, got {show(name)}; {allowed}")
+        raise ValueError(f"unknown{did_you_mean(name, known)}, got {show(name)}; {allowed}")
     kind = _imported(registry[name]) if name in registry else _own_class(name, folder)
     return kind, {key: value for key, value in section.items() if key != "name"}
 

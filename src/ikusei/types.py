@@ -70,11 +70,21 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Term:
+    """What a reward adds to the total: `weight` times `value`, which the gates have multiplied."""
+
+    weight: float
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
-    """`total` is what is learned from, None when a reward that counts towards it failed. `parts` keeps each reward's own word."""
+    """`total` is what is learned from, None when a reward that counts towards it failed. `parts` keeps each reward's own word, and `terms`
+    what each one that is added up adds."""
 
     total: float | None
     parts: Mapping[str, Part] = field(default_factory=dict)
+    terms: Mapping[str, Term] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,11 @@ from transformers import PreTrainedModel
 
 from ikusei.algos.apo import APO
 from ikusei.algos.bradley_terry import BradleyTerry
+from ikusei.algos.cispo import CISPO
 from ikusei.algos.dpo import DPO
+from ikusei.algos.gdpo import GDPO
 from ikusei.algos.grpo import GRPO
+from ikusei.algos.gspo import GSPO
 from ikusei.algos.hinge import Hinge
 from ikusei.algos.ipo import IPO
 from ikusei.algos.kto import KTO
@@ -29,6 +32,8 @@ from ikusei.algos.online_dpo import OnlineDPO
 from ikusei.algos.orpo import ORPO
 from ikusei.algos.plackett_luce import PlackettLuce
 from ikusei.algos.ppo import PPO
+from ikusei.algos.reinforce import Reinforce
+from ikusei.algos.rloo import RLOO
 from ikusei.algos.robust_dpo import RobustDPO
 from ikusei.algos.simpo import SimPO
 from ikusei.types import Group
@@ -142,21 +147,33 @@ def padded_rows(plain: Plain, groups: Sequence[Group], temperature: float, total
     )
 
 
+def scores_of(groups: Sequence[Group]) -> list[Tensor]:
+    return [torch.tensor([r.score.total for r in group.responses if r.score]) for group in groups]
+
+
+def group_advantage(scale: str, groups: Sequence[Group]) -> Tensor:
+    """[R, 1]."""
+    scores = scores_of(groups)
+    spread = {"none": lambda each: 1.0, "group": lambda each: each.std() + 1e-4, "batch": lambda each: torch.cat(scores).std() + 1e-4}[scale]
+    return torch.cat([(each - each.mean()) / spread(each) if len(each) > 1 else 0 * each for each in scores])[:, None]
+
+
+def clipped(ratio: Tensor, advantage: Tensor, low: float, high: float, rows: Rows) -> tuple[Tensor, Metrics]:
+    """What is to be lowered, and what is watched. Both [R, T] or [R, 1]."""
+    free, held = ratio * advantage, torch.clip(ratio, 1 - low, 1 + high) * advantage
+    too_low, too_high = (ratio < 1 - low) & (advantage < 0), (ratio > 1 + high) & (advantage > 0)
+    watched = {"ratio": ratio, "clip_ratio/low_mean": too_low, "clip_ratio/high_mean": too_high}
+    watched["clip_ratio/region_mean"] = too_low | too_high
+    metrics = {name: rows.mean(x.expand_as(rows.mask)) for name, x in watched.items()}
+    return -torch.where(free < held, free, held), {"entropy": rows.mean(rows.entropy), **metrics}
+
+
 def grpo(algorithm: GRPO, groups: Sequence[Group], rows: Rows) -> tuple[Tensor, Metrics]:
-    scores = [torch.tensor([r.score.total for r in group.responses if r.score]) for group in groups]
-    centred = [each - each.mean() for each in scores]
-    if algorithm.divide_by_std:
-        centred = [c / (each.std() + 1e-4) if len(each) > 1 else c for c, each in zip(centred, scores, strict=True)]
-    advantage = torch.cat(centred)[:, None]
-    ratio = torch.exp(rows.logp - rows.old)
-    low, high = 1 - algorithm.clip_low, 1 + algorithm.clip_high
-    free, held = ratio * advantage, torch.clip(ratio, low, high) * advantage
-    token = -torch.where(free < held, free, held)
-    too_low, too_high = (ratio < low) & (advantage < 0), (ratio > high) & (advantage > 0)
-    metrics = {
-        "entropy": rows.mean(rows.entropy), "ratio": rows.mean(ratio), "clip_ratio/low_mean": rows.mean(too_low),
-        "clip_ratio/high_mean": rows.mean(too_high), "clip_ratio/region_mean": rows.mean(too_low | too_high),
-    }  # fmt: skip
+    advantage = group_advantage(algorithm.scale_rewards, groups)
+    token, metrics = clipped(torch.exp(rows.logp - rows.old), advantage, algorithm.clip_low, algorithm.clip_high, rows)
+    if algorithm.entropy_coef and algorithm.target_entropy is None:  # which begins with the second step
+        token = token - algorithm.entropy_coef * rows.entropy
+        metrics["entropy_coef"] = algorithm.entropy_coef
     if algorithm.kl_coef > 0:
         ahead = rows.logp - rows.ref
         half_square = 0.5 * ahead**2
@@ -171,6 +188,66 @@ def grpo(algorithm: GRPO, groups: Sequence[Group], rows: Rows) -> tuple[Tensor, 
     if algorithm.aggregate == "token":
         return token.sum() / rows.totals.tokens, metrics
     return (token.sum(1) / rows.mask.sum(1).clip(min=1)).sum() / rows.totals.responses, metrics
+
+
+def gspo(algorithm: GSPO, groups: Sequence[Group], rows: Rows) -> tuple[Tensor, Metrics]:
+    ratio = torch.exp(((rows.logp - rows.old) * rows.mask).sum(1) / rows.mask.sum(1).clip(min=1))[:, None]
+    advantage = group_advantage(algorithm.scale_rewards, groups)
+    response, metrics = clipped(ratio, advantage, algorithm.clip_low, algorithm.clip_high, rows)
+    return (response * rows.weight * rows.mask.amax(1, keepdim=True)).sum() / rows.totals.responses, metrics
+
+
+def cispo(algorithm: CISPO, groups: Sequence[Group], rows: Rows) -> tuple[Tensor, Metrics]:
+    ratio = torch.exp(rows.logp - rows.old).detach()
+    held = torch.clip(ratio, algorithm.ratio_low, algorithm.ratio_high)
+    token = held * group_advantage(algorithm.scale_rewards, groups) * rows.logp * rows.weight * rows.mask
+    watched = {"entropy": rows.entropy, "ratio": ratio, "clip_ratio/region_mean": ratio != held}
+    return -token.sum() / rows.totals.tokens, {name: rows.mean(x) for name, x in watched.items()}
+
+
+def gdpo(algorithm: GDPO, groups: Sequence[Group], rows: Rows) -> tuple[Tensor, Metrics]:
+    sums = []
+    for group in groups:
+        mixed = torch.zeros(len(group.responses))
+        for name in ("first", "second"):
+            told = {i: r.score.terms[name] for i, r in enumerate(group.responses) if r.score and name in r.score.terms}
+            if len(told) > 1:
+                values = torch.tensor([term.value for term in told.values()])
+                weight = next(iter(told.values())).weight
+                mixed[list(told)] += weight * (values - values.mean()) / (values.std() + 1e-4)
+        sums.append(mixed)
+    whole = torch.cat(sums)
+    advantage = ((whole - whole.mean()) / (whole.std() + 1e-4))[:, None]
+    token, metrics = clipped(torch.exp(rows.logp - rows.old), advantage, algorithm.clip_low, algorithm.clip_high, rows)
+    return (token * rows.weight * rows.mask).sum() / rows.totals.tokens, metrics
+
+
+def rloo(algorithm: RLOO, groups: Sequence[Group], rows: Rows) -> tuple[Tensor, Metrics]:
+    kl = ((rows.old - rows.ref) * rows.mask).sum(1)
+    advantages, first = [], 0
+    for scores in scores_of(groups):
+        earned = scores - algorithm.kl_coef * kl[first : first + len(scores)]
+        advantages += [earned[i] - torch.cat([earned[:i], earned[i + 1 :]]).mean() for i in range(len(earned))]
+        first += len(scores)
+    ratio = torch.exp(((rows.logp - rows.old) * rows.mask).sum(1))[:, None]
+    response, metrics = clipped(ratio, torch.stack(advantages)[:, None], algorithm.clip_low, algorithm.clip_high, rows)
+    if algorithm.kl_coef > 0:
+        metrics["kl"] = rows.mean(rows.old - rows.ref)
+    return (response * rows.weight * rows.mask.amax(1, keepdim=True)).sum() / rows.totals.responses, metrics
+
+
+def reinforce(algorithm: Reinforce, groups: Sequence[Group], rows: Rows) -> tuple[Tensor, Metrics]:
+    earned = torch.cat([scores - scores.mean() if algorithm.baseline else scores for scores in scores_of(groups)])[:, None]
+    behind = -algorithm.kl_coef * (rows.old - rows.ref) * rows.mask
+    to_come = behind.flip(1).cumsum(1).flip(1)
+    advantage = (earned + to_come).expand_as(rows.mask)
+    mean = (advantage * rows.mask).sum() / rows.mask.sum()
+    spread = (((advantage - mean) ** 2 * rows.mask).sum() / rows.mask.sum() + 1e-8) ** 0.5
+    ratio = torch.exp(rows.logp - rows.old)
+    token, metrics = clipped(ratio, (advantage - mean) / spread, algorithm.clip_low, algorithm.clip_high, rows)
+    if algorithm.kl_coef > 0:
+        metrics["kl"] = rows.mean(rows.old - rows.ref)
+    return (token * rows.weight * rows.mask).sum() / rows.totals.tokens, metrics
 
 
 def language_modelling(algorithm: LanguageModelling, groups: Sequence[Group], rows: Rows) -> tuple[Tensor, Metrics]:
@@ -414,6 +491,11 @@ def ppo_loss(algorithm: PPO, rows: Rows, advantage: Tensor, returns: Tensor, pen
 
 LOSSES: dict[type, Whole] = {
     GRPO: grpo,
+    GSPO: gspo,
+    CISPO: cispo,
+    GDPO: gdpo,
+    RLOO: rloo,
+    Reinforce: reinforce,
     LanguageModelling: language_modelling,
     DPO: of_pairs(lambda a, side: a.beta * side.ahead / (side.length if a.per_token else 1), dpo),
     RobustDPO: of_pairs(lambda a, side: a.beta * side.ahead, robust_dpo),

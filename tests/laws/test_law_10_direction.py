@@ -14,6 +14,7 @@ from torch import Tensor
 from ikusei.algos.grpo import GRPO
 from ikusei.algos.lm import LanguageModelling
 from ikusei.algos.ppo import PPO
+from ikusei.algos.rloo import RLOO
 from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import plant
 from ikusei.guard.workers import RewardSpec, RewardWorkers
@@ -23,9 +24,9 @@ from ikusei.protocols import Algorithm
 from ikusei.tasks.arithmetic import Arithmetic
 from ikusei.tasks.cat_lover import CatLover, cat_of, speak
 from ikusei.tasks.gym import Gym
-from ikusei.types import Example, Group, Prompt, Response, Sampling, Score
+from ikusei.types import Example, Group, Prompt, Response, Sampling, Score, Term
 
-ONLINE = {name: algorithm for name, algorithm in worlds.ALGORITHMS.items() if isinstance(algorithm, (GRPO, PPO))}
+ONLINE = {name: algorithm for name, algorithm in worlds.ALGORITHMS.items() if "old" in algorithm.needs}
 JUDGED = {name: a for name, a in worlds.ALGORITHMS.items() if name not in ONLINE and not isinstance(a, LanguageModelling)}
 WHOLE = 1 << 20
 
@@ -36,7 +37,8 @@ def two_answers(policy: LocalPolicy, better: int) -> Group:
     lengths = {len(response.tokens): response for response in group.responses}
     chosen = [lengths[min(lengths)], lengths[max(lengths)]]
     assert len(lengths) > 1
-    responses = tuple(replace(response, score=Score(0.9 if i == better else 0.2)) for i, response in enumerate(chosen))
+    scores = [Score(total, terms={"only": Term(1.0, total)}) for total in (0.9, 0.2)]
+    responses = tuple(replace(response, score=scores[i != better]) for i, response in enumerate(chosen))
     return replace(group, responses=responses)
 
 
@@ -81,7 +83,7 @@ def test_one_step_raises_the_preferred_answer_over_the_other(name: str, better: 
     assert (gain[:, better] - gain[:, 1 - better] > 1e-3).all()
 
 
-def kl_after(algorithm: GRPO | PPO, steps: int = 12) -> float:
+def kl_after(algorithm: Algorithm, steps: int = 12) -> float:
     """The policy's KL to where it began, in nats a token, after it learned from the same rewards.
 
     The estimate that is read is k3 over tokens that the policy has just written, whichever it learned with."""
@@ -119,6 +121,11 @@ def assert_lowered(free: float, some: float, much: float) -> None:
 def test_a_larger_coefficient_lowers_kl(estimator: KL) -> None:
     some, much = (kl_after(GRPO(kl_coef=coef, kl_estimator=estimator)) for coef in (0.3, 3.0))
     assert_lowered(free_kl(GRPO), some, much)
+
+
+def test_a_larger_coefficient_in_the_reward_lowers_kl_without_a_critic() -> None:
+    free, some, much = (kl_after(RLOO(kl_coef=coef)) for coef in (0.0, 0.1, 1.0))
+    assert_lowered(free, some, much)
 
 
 def test_a_larger_coefficient_in_the_reward_lowers_kl() -> None:

@@ -11,11 +11,16 @@ import pytest
 import torch
 import worlds
 
+from ikusei.algos.cispo import CISPO
+from ikusei.algos.gdpo import GDPO
 from ikusei.algos.grpo import GRPO
+from ikusei.algos.gspo import GSPO
 from ikusei.algos.kto import KTO
 from ikusei.algos.lm import LanguageModelling
 from ikusei.algos.online_dpo import OnlineDPO
 from ikusei.algos.ppo import PPO
+from ikusei.algos.reinforce import Reinforce
+from ikusei.algos.rloo import RLOO
 from ikusei.backends.local import LocalPolicy, LocalReference, LocalSettings
 from ikusei.forest import Forest, Loss, Outputs, count, plant
 from ikusei.guard.workers import RewardSpec, RewardWorkers
@@ -28,11 +33,12 @@ from ikusei.tasks.arithmetic import Arithmetic
 from ikusei.text.tokenizer import make_character_tokenizer
 from ikusei.types import Group, Sampling, Score
 
-GRPOS = {name: algorithm for name, algorithm in worlds.ALGORITHMS.items() if isinstance(algorithm, GRPO)}
+GRPOS = {name: algorithm for name, algorithm in worlds.ALGORITHMS.items() if isinstance(algorithm, (GRPO, GSPO, CISPO, RLOO))}
+MORE = ("grpo k1", "grpo k2 sequence", "grpo k3", "grpo batch", "grpo entropy", "grpo adaptive entropy", "rloo kl")  # keep every group
 PREFERENCES = {
     name: algorithm
     for name, algorithm in worlds.ALGORITHMS.items()
-    if not isinstance(algorithm, (GRPO, PPO, LanguageModelling, KTO, OnlineDPO))
+    if "old" not in algorithm.needs and not isinstance(algorithm, (LanguageModelling, KTO, OnlineDPO))
 }
 DECAY = LocalSettings(weight_decay=0.1)
 
@@ -97,7 +103,7 @@ def learn(online: Online, number: int, groups: Sequence[Group]) -> dict[str, flo
 def test_loss_and_gradients(name: str) -> None:
     algorithm, groups = GRPOS[name], some_teach_nothing()
     kept = [group for group in groups if algorithm.keep(group)]
-    assert len(kept) == (3 if algorithm.kl_coef == 0 else 6)
+    assert len(kept) == (6 if name in MORE else 3)
     found = []
     for chosen in (kept, groups):
         policy = worlds.make_policy()
@@ -109,9 +115,9 @@ def test_loss_and_gradients(name: str) -> None:
 
 
 def test_a_kl_term_keeps_every_group() -> None:
-    for algorithm in GRPOS.values():
-        assert [algorithm.keep(group) for group in some_teach_nothing()] == [algorithm.kl_coef > 0 or i % 2 == 1 for i in range(6)]
-    for algorithm in (PPO(), PPO(kl_coef=0.0)):  # and a critic learns from each
+    for name, algorithm in GRPOS.items():
+        assert [algorithm.keep(group) for group in some_teach_nothing()] == [name in MORE or i % 2 == 1 for i in range(6)]
+    for algorithm in (PPO(), PPO(kl_coef=0.0), Reinforce(), GDPO()):  # a critic learns from each; and a mean over the step is of all
         assert all(algorithm.keep(group) for group in some_teach_nothing())
 
 

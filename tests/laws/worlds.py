@@ -23,8 +23,11 @@ from transformers import (
 
 from ikusei.algos.apo import APO
 from ikusei.algos.bradley_terry import BradleyTerry
+from ikusei.algos.cispo import CISPO
 from ikusei.algos.dpo import DPO
+from ikusei.algos.gdpo import GDPO
 from ikusei.algos.grpo import GRPO
+from ikusei.algos.gspo import GSPO
 from ikusei.algos.hinge import Hinge
 from ikusei.algos.ipo import IPO
 from ikusei.algos.kto import KTO
@@ -33,13 +36,15 @@ from ikusei.algos.online_dpo import OnlineDPO
 from ikusei.algos.orpo import ORPO
 from ikusei.algos.plackett_luce import PlackettLuce
 from ikusei.algos.ppo import PPO
+from ikusei.algos.reinforce import Reinforce
+from ikusei.algos.rloo import RLOO
 from ikusei.algos.robust_dpo import RobustDPO
 from ikusei.algos.simpo import SimPO
 from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import Forest, Totals, count, plant
 from ikusei.protocols import Algorithm, Asked, Sampler
 from ikusei.text.tokenizer import make_character_tokenizer
-from ikusei.types import Group, Prompt, Response, Score, Stop
+from ikusei.types import Group, Prompt, Response, Score, Stop, Term
 
 VOCABULARY = 97
 CONTEXT = 96
@@ -58,12 +63,22 @@ SAMPLERS: dict[str, Callable[[LocalPolicy], Sampler]] = {
 
 ALGORITHMS: dict[str, Algorithm] = {
     "grpo": GRPO(),
-    "grpo std sequence": GRPO(divide_by_std=True, aggregate="sequence"),
+    "grpo std sequence": GRPO(scale_rewards="group", aggregate="sequence"),
+    "grpo batch": GRPO(scale_rewards="batch", clip_high=0.28),
+    "grpo entropy": GRPO(entropy_coef=0.2, scale_rewards="group"),
+    "grpo adaptive entropy": GRPO(entropy_coef=0.1, target_entropy=2.0),
     "grpo clip higher": GRPO(clip_low=0.1, clip_high=0.35),
     "grpo clip lower, sequence": GRPO(clip_low=0.3, clip_high=0.05, aggregate="sequence"),
-    "grpo k1": GRPO(kl_coef=0.3, kl_estimator="k1", divide_by_std=True),
+    "grpo k1": GRPO(kl_coef=0.3, kl_estimator="k1", scale_rewards="group"),
     "grpo k2 sequence": GRPO(kl_coef=0.2, kl_estimator="k2", aggregate="sequence", clip_high=0.28),
     "grpo k3": GRPO(kl_coef=0.4, kl_estimator="k3", clip_low=0.15, clip_high=0.28),
+    "gspo": GSPO(clip_low=0.05, clip_high=0.08),
+    "cispo": CISPO(ratio_low=0.8, ratio_high=1.3),
+    "gdpo": GDPO(clip_low=0.15, clip_high=0.28),
+    "rloo": RLOO(clip_low=0.3, clip_high=0.25),
+    "rloo kl": RLOO(kl_coef=0.2),
+    "reinforce": Reinforce(kl_coef=0.1, clip_high=0.28),
+    "reinforce baseline": Reinforce(baseline=True),
     "language modelling": LanguageModelling(),
     "dpo": DPO(beta=0.3),
     "dpo smoothed": DPO(beta=0.2, label_smoothing=0.15),
@@ -95,6 +110,7 @@ _SMALL = {
 _IDS = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 _GPT2 = {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": CONTEXT, "initializer_range": 0.2}
 _CAPS = {"query_pre_attn_scalar": 8, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0}
+_MIXED = ["sliding_attention", "full_attention"]
 _LINEAR = {
     "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16,
     "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
@@ -104,6 +120,11 @@ _LINEAR = {
 ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "qwen3": ("forest", "qwen3", _SMALL),
     "llama": ("forest", "llama", {**_SMALL, "tie_word_embeddings": True}),
+    "qwen2": ("forest", "qwen2", _SMALL),
+    "phi": ("forest", "phi", _SMALL),
+    "phi3": ("forest", "phi3", _SMALL),
+    "smollm3": ("forest", "smollm3", {**_SMALL, "no_rope_layers": [1, 0]}),
+    "gemma3 window": ("forest", "gemma3_text", {**_SMALL, "sliding_window": 4, "query_pre_attn_scalar": 8, "layer_types": _MIXED}),
     "mistral window": ("forest", "mistral", {**_SMALL, "sliding_window": 4}),
     "gemma2 window caps": ("forest", "gemma2", {**_SMALL, **_CAPS, "sliding_window": 4}),
     "granite scale": ("forest", "granite", {**_SMALL, "logits_scaling": 3.0}),
@@ -209,7 +230,8 @@ def _response(chance: random.Random, length: int, r: int) -> Response:
     mask = tuple(t == 0 or chance.random() < 0.7 for t in range(length)) if r % 3 else (chance.random() < 0.5, *(True,) * (length - 1))
     logprobs = tuple(chance.uniform(-6.0, -1.0) for _ in range(length))
     stops: tuple[Stop, ...] = ("eos", "length", "stop")
-    score = Score(chance.choice([0.0, 0.3, 1.0]) + 0.01 * r)
+    first, second = Term(1.0, chance.choice([0.0, 0.3, 1.0])), Term(0.5, 0.02 * r)
+    score = Score(first.value + 0.5 * second.value, terms={"first": first, **({"second": second} if r != 1 else {})})
     return Response(tokens, mask, " ".join(map(str, tokens)), logprobs, stop=stops[r % 3], score=score)
 
 
@@ -234,7 +256,7 @@ def judged(algorithm: Algorithm, groups: Sequence[Group]) -> list[Group]:
     if "tiers" in algorithm.needs:
         order = [sorted(set(group.totals), reverse=True) for group in groups]
         return [replace(group, tiers=tuple(map(best.index, group.totals))) for group, best in zip(groups, order, strict=True)]
-    return list(groups) if isinstance(algorithm, (GRPO, LanguageModelling, PPO)) else ranked(groups)
+    return list(groups) if "old" in algorithm.needs or isinstance(algorithm, LanguageModelling) else ranked(groups)
 
 
 def with_logprobs(groups: Sequence[Group], logp_RT: Sequence[Sequence[float]], noise: float, seed: int = 5) -> list[Group]:

@@ -1,4 +1,4 @@
-"""GRPO and its switches: Dr. GRPO and DAPO are named values of one class."""
+"""GRPO and its switches: Dr. GRPO, DAPO and LitePPO are named values of one class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ikusei.forest import Forest, Loss, Outputs
-from ikusei.maths import KL, clipped_objective, group_advantage, kl_estimate
+from ikusei.maths import KL, Scale, clip_shares, clipped_objective, group_advantages, kl_estimate
 from ikusei.types import Group
 
 
@@ -18,49 +18,57 @@ from ikusei.types import Group
 class GRPO:
     """Group Relative Policy Optimization: subtract the group mean, clip the ratio.   arXiv:2402.03300
 
-        A_i = r_i - mean(r)              over std(r) + 1e-4 with divide_by_std (the paper); without, Dr. GRPO (arXiv:2503.20783)
+        A_i = r_i - mean(r)             over std(r) + 1e-4 of the group (the paper) or of the whole batch (LitePPO, arXiv:2508.08221)
         w_t = pi(t) / pi_old(t)
-        l_t = -min(w_t A_i, clip(w_t, 1 - clip_low, 1 + clip_high) A_i) + kl_coef KL(pi || ref)_t
+        l_t = -min(w_t A_i, clip(w_t, 1 - clip_low, 1 + clip_high) A_i) + kl_coef KL(pi || ref)_t - entropy_coef entropy_t
         L   = sum_t l_t / total_tokens                              aggregate "token" (DAPO, arXiv:2503.14476)
             = sum_i (sum_t l_t / |o_i|) / total_responses           aggregate "sequence" (the paper)
 
-    clip_high > clip_low is DAPO's "clip higher". A group whose totals are all equal has no advantage: without a KL term it is not computed,
-    and still counts in the denominators. Left out: a value function, and Dr. GRPO's constant denominator (it only rescales the rate).
+    scale_rewards "none" is Dr. GRPO (arXiv:2503.20783), clip_high > clip_low DAPO's "clip higher". With `target_entropy` (nats a token) the
+    coefficient rises by `entropy_step` after each step below it, falls after one above, and works only below (arXiv:2505.22312). A group
+    whose totals are all equal has no advantage: unless another term needs it, it is not computed, and still counts in the denominators.
+    Left out: a value function, and Dr. GRPO's constant denominator (it only rescales the rate).
     """
 
     clip_low: float = 0.2
     clip_high: float = 0.2
-    divide_by_std: bool = False
+    scale_rewards: Scale = "none"
     aggregate: Literal["token", "sequence"] = "token"
     kl_coef: float = 0.0
     kl_estimator: KL = "k3"
+    entropy_coef: float = 0.0
+    target_entropy: float | None = None
+    entropy_step: float = 0.001
 
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"old", "reference"} if self.kl_coef > 0 else {"old"})
 
     def start(self) -> Mapping[str, Any]:
-        return {}
+        return {} if self.target_entropy is None else {"entropy_coef": self.entropy_coef, "below": False}
 
     def keep(self, group: Group) -> bool:
-        return len(group.responses) > 1 and (self.kl_coef > 0 or len(set(group.totals)) > 1)
+        more = self.kl_coef > 0 or self.entropy_coef != 0 or self.target_entropy is not None or self.scale_rewards == "batch"
+        return len(group.responses) > 1 and (more or len(set(group.totals)) > 1)
 
     def credit(self, groups: Sequence[Group], forest: Forest, state: Mapping[str, Any]) -> dict[str, Tensor]:
-        advantages = [a for group in groups for a in group_advantage(list(group.totals), self.divide_by_std)]
-        return {"advantage_R": torch.tensor(advantages)}
+        credit = {"advantage_R": torch.tensor(group_advantages([group.totals for group in groups], self.scale_rewards))}
+        coef = self.entropy_coef if self.target_entropy is None else state["entropy_coef"] * state["below"]
+        return credit | ({} if coef == 0 else {"entropy_coef_R": torch.full((forest.num_responses,), coef)})
 
     def loss(self, out: Outputs, forest: Forest) -> Loss:
         advantage_M = forest["advantage_R"][forest.response_M]
         ratio_M = (out.logp_M - forest["old_logp_M"]).exp()
         loss_M = -clipped_objective(ratio_M, advantage_M, self.clip_low, self.clip_high)
-        low_M = (ratio_M < 1 - self.clip_low) & (advantage_M < 0)
-        high_M = (ratio_M > 1 + self.clip_high) & (advantage_M > 0)
-        described = {"entropy": out.entropy_M, "clip_ratio/low_mean": low_M, "clip_ratio/high_mean": high_M, "ratio": ratio_M}
-        described["clip_ratio/region_mean"] = low_M | high_M
+        described = {"entropy": out.entropy_M, "ratio": ratio_M, **clip_shares(ratio_M, advantage_M, self.clip_low, self.clip_high)}
         if self.kl_coef > 0:
             kl_M = kl_estimate(out.logp_M, forest["ref_logp_M"], self.kl_estimator)
             loss_M = loss_M + self.kl_coef * kl_M
             described["kl"] = kl_M
+        if "entropy_coef_R" in forest.streams:
+            coef_M = forest["entropy_coef_R"][forest.response_M]
+            loss_M = loss_M - coef_M * out.entropy_M
+            described["entropy_coef"] = coef_M
         loss_M = loss_M * forest.weight_M
         if self.aggregate == "token":
             value = loss_M.sum() / forest.totals.tokens
@@ -69,4 +77,7 @@ class GRPO:
         return Loss(value, {name: x_M.detach().float().sum() / forest.totals.laid_tokens for name, x_M in described.items()})
 
     def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
-        return state
+        if self.target_entropy is None or "entropy" not in metrics:
+            return state
+        below = metrics["entropy"] < self.target_entropy
+        return {"entropy_coef": max(0.0, state["entropy_coef"] + (self.entropy_step if below else -self.entropy_step)), "below": below}

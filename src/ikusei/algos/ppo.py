@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ikusei.forest import Forest, Loss, Outputs
-from ikusei.maths import clipped_objective, gae, kl_estimate, whiten
+from ikusei.maths import clip_shares, clipped_objective, gae, kl_estimate, whiten
 from ikusei.types import Group, Response
 
 
@@ -73,9 +73,8 @@ class PPO:
         free_M, held_M = (out.value_M - return_M).square(), (held_M - return_M).square()
         value_M = torch.maximum(free_M, held_M) / 2
         policy, value = ((x_M * forest.weight_M).sum() / forest.totals.tokens for x_M in (policy_M, value_M))
-        low_M, high_M = (ratio_M < 1 - self.clip) & (advantage_M < 0), (ratio_M > 1 + self.clip) & (advantage_M > 0)
         described = {"entropy": out.entropy_M, "ratio": ratio_M, "kl": kl_estimate(out.logp_M, forest["ref_logp_M"], "k3")}
-        described |= {"clip_ratio/low_mean": low_M, "clip_ratio/high_mean": high_M, "clip_ratio/region_mean": low_M | high_M}
+        described |= clip_shares(ratio_M, advantage_M, self.clip, self.clip)
         described["clip_ratio/value"] = held_M > free_M
         metrics = {name: x_M.detach().float().sum() / forest.totals.laid_tokens for name, x_M in described.items()}
         ahead_M = forest["old_logp_M"] - forest["ref_logp_M"]

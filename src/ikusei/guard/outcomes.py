@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ikusei.types import Group, Part, Prompt, Response, Status
+from ikusei.types import Group, Part, Prompt, Response, Score, Status, Term
 
 FAILURES: dict[Status, str] = {  # the failed statuses and the metric that counts each
     "error": "reward_errors",
@@ -52,18 +52,16 @@ class RewardSpec:
             )
 
 
-def total(specs: Sequence[RewardSpec], parts: Mapping[str, Part]) -> float | None:
-    """Product of the gates times the weighted sum; None where a reward that counts has failed or none of the sum applies.
-
-    A reward that does not apply leaves the sum, and a gate that does not apply stands open.
-    """
+def score(specs: Sequence[RewardSpec], parts: Mapping[str, Part]) -> Score:
+    """Total: the weighted sum of values times the product of the gates; None where a reward that counts has failed or none of the sum
+    applies. A reward that does not apply leaves the sum, and a gate that does not apply stands open."""
     counted = [(spec, parts[spec.name]) for spec in specs if not spec.gold]
-    if any(part.status in FAILURES for _, part in counted):
-        return None
-    gates = [part.value for spec, part in counted if spec.gate and part.value is not None]
-    terms = [spec.weight * part.value for spec, part in counted if not spec.gate and part.value is not None]
-    value = math.prod(gates) * math.fsum(terms)
-    return value if terms and math.isfinite(value) else None  # finite values may still overflow in the sum
+    gates = math.prod(part.value for spec, part in counted if spec.gate and part.value is not None)
+    added = {spec.name: (spec, part.value) for spec, part in counted if not spec.gate and part.value is not None}
+    terms = {name: Term(spec.weight, gates * value) for name, (spec, value) in added.items()}
+    total = gates * math.fsum(spec.weight * value for spec, value in added.values())
+    whole = bool(terms) and math.isfinite(total)  # finite values may still overflow in the sum
+    return Score(None if any(part.status in FAILURES for _, part in counted) or not whole else total, parts, terms)
 
 
 def failure_counts(groups: Iterable[Group]) -> dict[str, float]:

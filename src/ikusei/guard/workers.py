@@ -30,9 +30,9 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
-from ikusei.guard.outcomes import RewardSpec, total
+from ikusei.guard.outcomes import RewardSpec, score
 from ikusei.guard.process import Call, Parts, Worker
-from ikusei.types import Group, Score
+from ikusei.types import Group
 
 Judge = Callable[[Sequence[Group]], list[list[Parts]]]  # of each response of each group
 
@@ -169,6 +169,6 @@ class Pending:
         scores = []
         for position in range(len(self.group.responses)):
             parts = {name: part for outcomes in by_reward for name, part in outcomes[position].items()}
-            scores.append(Score(total(self.specs, parts), parts))
+            scores.append(score(self.specs, parts))
         responses = zip(self.group.responses, scores, strict=True)
         return replace(self.group, responses=tuple(replace(response, score=score) for response, score in responses))

@@ -32,7 +32,9 @@ class OnlineSettings:
     """Each step samples `num_responses` answers for `prompts_per_step` prompts and makes `updates_per_step` updates from them.
 
     `refill_rounds` > 0 samples further prompts, so many times at most, until `prompts_per_step` groups teach something (DAPO's dynamic
-    sampling). `tokens_per_part` bounds the memory of the update and changes no number.
+    sampling). `tokens_per_part` bounds the memory of the update and changes no number. With `importance_cap` each token's loss is
+    weighted by how likely the policy holds it over how likely it was when sampled, at most this (truncated importance sampling, 2 is
+    usual): for samples of another distribution, cut by top-p or written in another precision.
     """
 
     steps: int = 100
@@ -45,6 +47,7 @@ class OnlineSettings:
     lr_shape: Shape = "constant"
     min_lr: float = 0.0
     tokens_per_part: int = 4096
+    importance_cap: float | None = None
     save_every: int = 20
     max_failures: float = 0.5  # the run stops when a reward fails on a larger share of a step's answers
     reference: Moving = field(default_factory=Moving)
@@ -55,6 +58,8 @@ class OnlineSettings:
         low = {name: value for name, value in vars(self).items() if name in at_least_one and value < 1}
         if low or self.refill_rounds < 0:
             raise ValueError(f"got {low or {'refill_rounds': self.refill_rounds}}; allowed: 1 or more (refill_rounds: 0 or more)")
+        if self.importance_cap is not None and self.importance_cap <= 0:
+            raise ValueError(f"got importance_cap={self.importance_cap}; allowed: above 0, 2 is usual; null does not weight")
         self.schedule()
 
     def schedule(self) -> Schedule:
@@ -134,6 +139,8 @@ class Online:
             losses[0] = with_gap(losses[0])  # only the first update sees the weights that sampled
         replayed = self.replay.pieces(number) if self.replay else []
         metrics: Metrics = {}
+        if "importance_M" in forest.streams:
+            metrics["sampling/importance_mean"] = float(forest["importance_M"].mean())
         with naming(self.policy, number, kept, forest, self.algorithm.loss):
             for loss in losses:
                 metrics |= update(self.policy, [(forest, loss), *replayed], self.settings.tokens_per_part, lr)
@@ -141,11 +148,13 @@ class Online:
 
     def asked_before(self, groups: Sequence[Group], forest: Forest) -> dict[str, Tensor]:
         """The streams that need forwards without gradient. The sampler's own log-probs serve as the old ones, unless it cut words off."""
-        needs, budget = self.algorithm.needs, self.settings.tokens_per_part
+        cap, sampled_M = self.settings.importance_cap, forest["sampled_logp_M"]
         streams = self.before.streams(groups, forest)
-        if "old" in needs:
-            streams["old_logp_M"] = along_M(self.policy, forest, budget) if self.sampling.truncated else forest["sampled_logp_M"]
-        return streams
+        differs = self.sampling.truncated or cap is not None
+        old_M = along_M(self.policy, forest, self.settings.tokens_per_part) if differs else sampled_M
+        if "old" in self.algorithm.needs:
+            streams["old_logp_M"] = old_M
+        return streams if cap is None else {**streams, "importance_M": (old_M - sampled_M).exp().clamp(max=cap)}
 
     def whole(self, group: Group) -> Group:
         """The group as it is learned from: without failed responses, and ranked by its totals where the algorithm asks for that."""

@@ -46,7 +46,8 @@ def math(prompt: Prompt, response: str, **columns: Any) -> float:
     if "answer" not in columns:
         seen = ", ".join(columns) or "none"
         raise ValueError(f"math: column 'answer' missing; columns seen: {seen}; name the column of the right answer 'answer'")
-    gold, answer = (_unboxed(text.translate(HALF_WIDTH)) for text in (str(columns["answer"]), split_thought(response)[1]))
+    given = str(columns["answer"]).rpartition("####")[2].strip()  # GSM8K's answers are worked, and end in #### and the number
+    gold, answer = (_unboxed(text.translate(HALF_WIDTH)) for text in (given, split_thought(response)[1]))
     gold_number, number = _number(gold), _number(answer)
     if gold_number is None:
         return float(verify(_gold(gold, False), _read(answer, False), timeout_seconds=None))
