@@ -15,6 +15,7 @@ from ikusei.backends.local import export
 from ikusei.collecting import Collecting
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.asked import Before, recall
+from ikusei.loops.distance import advice, displacement, distance
 from ikusei.loops.evaluate import Evaluation
 from ikusei.loops.few_shot import evaluate_with_shots
 from ikusei.loops.filtering import Filter
@@ -117,12 +118,11 @@ class Journey:
             if stop and self.step < recipe.train.steps:
                 return "interrupted"
             if self.step < recipe.train.steps:
-                self.run.event(
-                    "warning", step=self.step, text=f"ended after step {self.step}: the policy has outgrown the pairs that were left"
-                )
+                self._warn(f"ended after step {self.step}: the policy has outgrown the pairs that were left")
             self._normalise("after")
             self.run.save_final(lambda folder: export(policy.causal.model, policy.tokenizer, folder))
             self._measure("after", self.step, workers, shown, stop)
+            self._warn(displacement(self.evaluations.get("before", {}), self.evaluations.get("after", {})))
         return "finished"
 
     def summary(self, status: str) -> dict[str, Any]:
@@ -216,7 +216,7 @@ class Journey:
             return
         results = self.run.read_eval(name, step)
         if results is None:
-            found, rows = self._on_held_out_rows(shown), []
+            found, rows = self._on_held_out_rows(shown, workers), []
             if workers is not None and isinstance(self.parts.policy.causal, CausalModel):
                 sampled = self._on_samples(name, workers, shown, stop)
                 found, rows = found | sampled.results, sampled.rows
@@ -239,10 +239,14 @@ class Journey:
         sampler = self.parts.policy.snapshot()
         return evaluate_with_shots(sampler, self.parts.eval_rows, workers, settings, recipe.sampling, recipe.seed, stop)
 
+    def _warn(self, text: str | None) -> None:
+        if text is not None:
+            self.run.event("warning", step=self.step, text=text)
+
     def _held_out_rows(self) -> list[Group]:
         return self.parts.rows.held_out_examples(self.recipe.eval.num_prompts) if self.supervised else []
 
-    def _on_held_out_rows(self, shown: Display) -> dict[str, Any]:
+    def _on_held_out_rows(self, shown: Display, workers: RewardWorkers | None) -> dict[str, Any]:
         """What a supervised algorithm says of rows that it does not learn from, and of those that are replayed."""
         groups = self._held_out_rows()
         found: dict[str, Any] = {}
@@ -251,7 +255,12 @@ class Journey:
             found |= held_out(self.before, self.recipe.algorithm, groups)
             if isinstance(self.parts.policy.causal, RewardModel):
                 found |= judged(self.before, groups)
-            elif not any(group.pairs or group.responses[0].label is not None for group in groups):
+            elif any(group.pairs for group in groups):
+                budget = self.recipe.train.tokens_per_part
+                far = distance(self.parts.policy, groups, self.recipe.sampling, self.recipe.seed, budget, workers)
+                self._warn(advice(far) if self.step == 0 else None)
+                found |= far
+            elif all(group.responses[0].label is None for group in groups):
                 found["bits_per_byte"] = bits_per_byte(self.before, groups)
         replayed = self.parts.replay_rows.held_out_examples(self.recipe.eval.num_prompts) if self.parts.replay_rows else []
         return found | ({"replay/bits_per_byte": bits_per_byte(self.before, replayed)} if replayed else {})

@@ -3,27 +3,30 @@
     prompts ─► Sampler ─► groups ─► rewards ─► one JSON line a prompt, in the shapes that `tasks/files.py` reads
 
     rankings   prompt, responses, ranking      every different answer; equal totals tie
-    pairs      prompt, chosen, rejected        one of the best and one of the worst
+    pairs      prompt, chosen, rejected        one of the best and one of the worst; with choose "threshold" the first written that
+                                               earns `least` or more and the first that earns less
     best       prompt, completion              the best answer, where it earns `least` or more
 
 The prompt's other columns stay, so that rewards can judge its answers again. A prompt whose answers all earn the same has no order; it is
-left out of pairs and rankings, and counted. Rows come in the order of asking, and a prompt's answers depend on the seed and on it alone, so
+left out of pairs and rankings, and counted. Where judging is dear (people, a large model), `judged` says how many of a prompt's answers
+are judged: those that stand best for all of them and are unlike each other (diverse.py). Rows come in the order of asking, and a prompt's answers depend on the seed and on it alone, so
 an interrupted collection goes on where it stopped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ikusei.guard.outcomes import too_many_failures
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.data import Rows
+from ikusei.loops.diverse import most_telling
 from ikusei.loops.order import in_order
 from ikusei.loops.steps import RewardsFailed, StopAsked
 from ikusei.protocols import Sampler
-from ikusei.types import Group, Sampling
+from ikusei.types import Group, Response, Sampling
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,17 @@ class CollectSettings:
     num_prompts: int = 256
     num_responses: int = 4
     prompts_per_step: int = 32
-    least: float = 1.0  # of kind best
+    least: float = 1.0  # of kind best, and of choose "threshold"
+    choose: Literal["best_worst", "threshold"] = "best_worst"  # of kind pairs
+    judged: int = 0  # answers of each prompt; 0: all
+    diversity: float = 1.0  # how unlike each other these are to be, against how well they stand for the others
 
     def __post_init__(self) -> None:
+        if self.judged not in (0, *range(2, self.num_responses + 1)) or self.diversity < 0:
+            raise ValueError(
+                f"got judged={self.judged}, diversity={self.diversity}; allowed: judged 0 (all) or 2 to num_responses={self.num_responses}, "
+                "diversity 0 or more"
+            )
         if min(self.num_prompts, self.prompts_per_step) < 1 or self.num_responses < (1 if self.kind == "best" else 2):
             raise ValueError(
                 f"got num_prompts={self.num_prompts}, num_responses={self.num_responses}, prompts_per_step={self.prompts_per_step}; "
@@ -75,7 +86,7 @@ class Collect:
             count = min(self.settings.prompts_per_step, self.settings.num_prompts - begin)
             prompts = self.rows.prompts_from(begin, count)
             written = self.sampler.sample(prompts, self.settings.num_responses, self.sampling, self.seed)
-            groups = in_order(prompts, self.workers.score(written))
+            groups = in_order(prompts, self.workers.score(map(self.narrowed, written)))
             problem = too_many_failures(groups)
             if problem:
                 raise RewardsFailed(problem)
@@ -84,10 +95,19 @@ class Collect:
                 return
 
 
+    def narrowed(self, group: Group) -> Group:
+        """The group with those of its answers that are judged."""
+        if self.settings.judged == 0:
+            return group
+        whole = [response for response in group.responses if _is_whole(response)]
+        chosen = most_telling([response.text for response in whole], self.settings.judged, self.settings.diversity)
+        return replace(group, responses=tuple(whole[i] for i in chosen))
+
+
 def row_of(group: Group, settings: CollectSettings) -> dict[str, Any] | None:
     """The row of a group, or None where it has none. Of answers with the same text the first counts, of equal totals the first written.
     Answers that were cut off are left out: as data they would seem to end there."""
-    whole = [response for response in group.responses if response.text.strip() and response.stop != "length"]
+    whole = [response for response in group.responses if _is_whole(response)]
     earned: dict[str, float] = {}
     for response in whole:
         if response.total is not None:
@@ -101,8 +121,18 @@ def row_of(group: Group, settings: CollectSettings) -> dict[str, Any] | None:
         return {**row, "completion": best, "reward": earned[best]} if earned[best] >= settings.least - 1e-9 else None
     if earned[best] == earned[worst]:
         return None
+    if settings.kind == "pairs" and settings.choose == "threshold":
+        enough = [text for text, total in earned.items() if total >= settings.least - 1e-9]
+        less = [text for text, total in earned.items() if total < settings.least - 1e-9]
+        if not enough or not less:
+            return None
+        best, worst = enough[0], less[0]
     if settings.kind == "pairs":
         return {**row, "chosen": best, "rejected": worst, "rewards": [earned[best], earned[worst]]}
     order = sorted(set(earned.values()), reverse=True)
     ranking = [1 + order.index(total) for total in earned.values()]
     return {**row, "responses": list(earned), "ranking": ranking, "rewards": list(earned.values())}
+
+
+def _is_whole(response: Response) -> bool:
+    return bool(response.text.strip()) and response.stop != "length"

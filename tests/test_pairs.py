@@ -1,0 +1,127 @@
+"""Pairs of a model's own answers: which answers are judged, which become a pair, and whether data fits the model."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ikusei.algos.lm import LanguageModelling
+from ikusei.backends.local import LocalPolicy
+from ikusei.forest import plant
+from ikusei.guard.outcomes import RewardSpec
+from ikusei.guard.workers import RewardWorkers
+from ikusei.loops.collect import CollectSettings, row_of
+from ikusei.loops.distance import advice, displacement, distance
+from ikusei.loops.diverse import most_telling, similarity, worth
+from ikusei.loops.steps import update
+from ikusei.run.statistics import Interval
+from ikusei.text.chat import continuation, render
+from ikusei.types import Example, Group, Prompt, Response, Sampling, Score
+from laws import worlds
+
+TEXTS = ["the cat is warm", "the cat is very warm", "a cat is warm", "dogs bark at night", "dogs bark all night", "42"]
+
+
+def test_similarity_by_hand() -> None:
+    """`ab` and `abc` between their marks: 3 trigrams each of 4 and 5, two of them the same."""
+    u = similarity(["ab", "abc", "zz"])
+    a, b = {"\x02ab", "ab\x03", "b\x03\x03"}, {"\x02ab", "abc", "bc\x03", "c\x03\x03"}
+    assert u[0, 1] == pytest.approx(len(a & b) / (len(a) * len(b)) ** 0.5)
+    assert u[0, 2] == 0
+    assert (np.diag(u) == 0).all()
+
+
+def test_two_are_the_best_two() -> None:
+    chance = random.Random(0)
+    for diversity in (0.0, 0.3, 1.0, 3.0):
+        for _ in range(20):
+            texts = ["".join(chance.choice("abc") for _ in range(chance.randint(0, 7))) for _ in range(9)]
+            u = similarity(texts)
+            best = max(worth(u, pair, diversity) for pair in combinations(range(9), 2))
+            assert worth(u, most_telling(texts, 2, diversity), diversity) == pytest.approx(best)
+
+
+def test_diversity_keeps_them_apart() -> None:
+    same, apart = most_telling(TEXTS, 2, 0.0), most_telling(TEXTS, 2, 1.0)
+    assert same == [0, 1]
+    assert len({i < 3 for i in apart}) == 2
+    assert most_telling(TEXTS, 9) == list(range(6))
+
+
+def scored(*answers: tuple[str, float]) -> Group:
+    responses = tuple(Response((3,), (True,), text, stop="eos", score=Score(total)) for text, total in answers)
+    return Group(Prompt("p", (1,), "1+1=", asked="1+1="), responses)
+
+
+def test_threshold_pairs() -> None:
+    """The first that earns enough against the first that does not, not the best against the worst."""
+    group = scored(("b", 0.4), ("a", 0.7), ("best", 1.0), ("worst", 0.0))
+    row = row_of(group, CollectSettings("pairs", choose="threshold", least=0.6))
+    assert row == {"prompt": "1+1=", "chosen": "a", "rejected": "b", "rewards": [0.7, 0.4]}
+    assert row_of(group, CollectSettings("pairs", choose="threshold", least=1.1)) is None
+
+
+def test_judged_is_refused_where_nothing_could_be_compared() -> None:
+    for judged in (1, 5, -1):
+        with pytest.raises(ValueError, match=r"judged 0 \(all\) or 2 to num_responses=4"):
+            CollectSettings(judged=judged)
+
+
+@pytest.fixture(scope="module")
+def parrot() -> LocalPolicy:
+    """A policy that has learned to say one thing."""
+    torch.set_num_threads(1)
+    policy = worlds.make_talker()
+    forest = plant([Group(prompt_of(policy, text), (continuation(policy.tokenizer, prompt_of(policy, text), "はい"),)) for text in "abcdef"])
+    for _ in range(60):
+        update(policy, [(forest, LanguageModelling().loss)], 1 << 20, lr=1e-2)
+    return policy
+
+
+def prompt_of(policy: LocalPolicy, text: str) -> Prompt:
+    return render(policy.tokenizer, Example(text))
+
+
+def pair(policy: LocalPolicy, text: str, chosen: str, rejected: str) -> Group:
+    prompt = prompt_of(policy, text)
+    responses = tuple(continuation(policy.tokenizer, prompt, said) for said in (chosen, rejected))
+    return Group(replace(prompt, columns={"worth": {chosen: 0.2}}), responses, tiers=(0, 1))
+
+
+def test_data_from_elsewhere_is_told(parrot: LocalPolicy, tmp_path: Path) -> None:
+    (tmp_path / "calm.py").write_text("def calm(prompt, response, **columns):\n    return columns['worth'].get(response, 0.5)\n")
+    own = [pair(parrot, text, "はい", "いいえ") for text in "abcdef"]
+    far = [pair(parrot, text, "123 xyz", "いいえ") for text in "abcdef"]
+    with RewardWorkers([RewardSpec("calm", f"{tmp_path}/calm.py:calm")]) as workers:
+        found = [distance(parrot, groups, Sampling(max_tokens=8), 0, 1 << 20, workers) for groups in (own, far)]
+    near, away = found
+    assert abs(near["gap/chosen"].value) < 0.2
+    assert near["gap/rejected"].value > 1
+    assert away["gap/chosen"].value > 2
+    assert near["outdone"].value == 0.5 or near["outdone"].value < 0.5  # its own answer is the chosen one, and earns as much
+    assert away["outdone"].value == 1
+    assert advice(near) is None
+    told = advice(away)
+    assert told is not None
+    assert "come from elsewhere" in told
+    assert "100% of the prompts its own answer earns more" in told
+    assert distance(parrot, [replace(own[0], tiers=None)], Sampling(max_tokens=8), 0, 1 << 20, None) == {}
+
+
+def test_displacement_is_told() -> None:
+    def at(value: float) -> dict[str, Any]:
+        return {"logps/chosen": asdict(Interval(value, value - 1, value + 1))}
+
+    assert displacement(at(-10.0), at(-9.0)) is None
+    assert displacement(at(-10.0), at(-11.0)) is None  # within the intervals
+    told = displacement(at(-10.0), at(-14.0))
+    assert told is not None
+    assert "-10.0 → -14.0 nats" in told
+    assert displacement({}, at(-14.0)) is None
