@@ -157,10 +157,12 @@ def _memory(recipe: Recipe, parts: Parts) -> str:
     config, parameters = parts.policy.causal.model.config.get_text_config(), parts.facts["parameters"]
     hidden, layers = config.hidden_size, config.num_hidden_layers
     asked = sum(p.numel() for judge in parts.judges.values() for each in judge.members for p in each.model.model.parameters())
-    asked += parameters * bool(recipe.algorithm is not None and {"reference", "mismatched"} & recipe.algorithm.needs)
+    refers = recipe.algorithm is not None and {"reference", "mismatched"} & recipe.algorithm.needs
+    asked += parameters * bool(refers and not recipe.policy.lora)  # with adapters it is the model without them
     state, activations, cache = 4 * parameters + 4 * asked, 0, 0
     if recipe.train is not None:
-        state = 16 * sum(p.numel() for p in parts.policy.trained.parameters()) + 4 * asked
+        weights = list(parts.policy.trained.parameters())
+        state = sum((16 if p.requires_grad else 4) * p.numel() for p in weights) + 4 * asked
         activations = recipe.train.tokens_per_part * hidden * 4 * (layers + 17 if recipe.policy.gradient_checkpointing else 17 * layers)
     if not isinstance(recipe.train, SupervisedSettings):
         cache = 8 * layers * hidden * parts.policy.settings.num_slots * min(recipe.sampling.max_tokens + 64, parts.policy.causal.context)

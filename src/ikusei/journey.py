@@ -139,7 +139,7 @@ class Journey:
     def _before(self, shown: Display) -> Before:
         """Who is asked before each step. A reference that stays is asked of all rows now, and then let go."""
         policy, needs, train = self.parts.policy, self.recipe.algorithm.needs, self.recipe.train
-        reference = policy.reference() if needs & {"reference", "mismatched"} else None
+        reference = policy.reference(moves=train.reference.every > 0) if needs & {"reference", "mismatched"} else None
         before = Before(needs, policy, reference, train.tokens_per_part)
         if not self.supervised or reference is None or "mismatched" in needs or train.reference.every:
             return before

@@ -166,13 +166,13 @@ def load_policy(recipe: Recipe, needs: frozenset[str]) -> LocalPolicy:
         if "reward" in needs:
             raise ValueError("model: made from a configuration, and the algorithm trains a reward model; begin it from a trained model")
         tokenizer = make_tokenizer(recipe.model, _texts(recipe.task))
-        return LocalPolicy(make_model(recipe.model, tokenizer, recipe.seed), tokenizer, recipe.policy, needs)
+        return LocalPolicy(make_model(recipe.model, tokenizer, recipe.seed), tokenizer, recipe.policy, needs, recipe.seed)
     tokenizer = load_tokenizer(recipe.model)
     model = load_reward_model(recipe.model, recipe.seed) if "reward" in needs else load_model(recipe.model)
     _fits(recipe.model, tokenizer, num_words(model))
     if "reward" in needs:
         model.config.pad_token_id = tokenizer.pad_token_id  # by which transformers finds the last token of a padded row
-    return LocalPolicy(model, tokenizer, recipe.policy, needs)
+    return LocalPolicy(model, tokenizer, recipe.policy, needs, recipe.seed)
 
 
 def rewards_of(recipe: Recipe) -> tuple[RewardSpec, ...]:

@@ -79,8 +79,8 @@ class Policy(Asked, Protocol):
         holds its own and stays as it was."""
         ...
 
-    def reference(self) -> Reference:
-        """A frozen policy, as this one is now."""
+    def reference(self, moves: bool = False) -> Reference:
+        """A frozen policy, as this one is now; one that can `follow` where it `moves`."""
         ...
 
     def save(self, folder: Path) -> None:

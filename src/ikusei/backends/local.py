@@ -19,7 +19,9 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from ikusei.backends.optimizer import Kind, make_optimizer
 from ikusei.forest import Forest, Outputs
+from ikusei.models.adapter import Lora, adapt, adapter_weights, merged, switched_off, take_adapter
 from ikusei.models.body import context_of, num_words
 from ikusei.models.causal import CausalModel
 from ikusei.models.heads import Critic, RewardModel, zero_head
@@ -50,6 +52,9 @@ class LocalSettings:
     eps: float = 1e-8
     clip_norm: float = 1.0
     gradient_checkpointing: bool = False
+    lora: Lora | None = None  # train adapters, not the model's own weights
+    optimizer: Kind = "adamw"
+    offload_optimizer: bool = False  # moments in the CPU's memory
     critic: str = "head"
 
     def __post_init__(self) -> None:
@@ -70,9 +75,13 @@ class LocalPolicy:
         tokenizer: PreTrainedTokenizerBase,
         settings: LocalSettings | None = None,
         needs: frozenset[str] = frozenset(),
+        seed: int = 0,
     ) -> None:
-        """`needs` is the algorithm's: with "reward" the model is a reward model, with "value" it gets a critic."""
+        """`needs` is the algorithm's: with "reward" the model is a reward model, with "value" it gets a critic. An adapter begins as drawn
+        from the seed."""
         self.settings = settings or LocalSettings()
+        if self.settings.lora is not None:
+            adapt(model, self.settings.lora, seed)
         self.threads = self.settings.threads or ALL_THREADS
         torch.set_num_threads(self.threads)
         kind = RewardModel if "reward" in needs else CausalModel
@@ -85,13 +94,19 @@ class LocalPolicy:
         self.critic = make_critic(model, self.settings.critic, layout) if "value" in needs else None
         if isinstance(self.causal, CausalModel):
             self.causal.critic = self.critic
+        elif self.settings.lora is not None:
+            self.causal.head.requires_grad_(True)  # it is new, and so small that it needs no adapter
         if self.settings.gradient_checkpointing:
             for body in filter(None, (self.causal.body, self.critic and self.critic.layers)):
                 body.checkpoint_layers()
         self.tokenizer = tokenizer
         self.version = 0
         self.trained = nn.ModuleDict({"model": model} | ({} if self.critic is None else {"critic": self.critic}))
-        self.optimizer = _adamw(self.trained, self.settings)
+        chosen = self.settings
+        self.optimizer = make_optimizer(
+            self.trained.parameters(), chosen.optimizer, chosen.offload_optimizer, chosen.weight_decay,
+            betas=(chosen.beta1, chosen.beta2), eps=chosen.eps,
+        )  # fmt: skip
 
     def forward(self, forest: Forest) -> Outputs:
         """No gradients: old or reference log-probs, values, rewards."""
@@ -136,8 +151,10 @@ class LocalPolicy:
         threads = 1 if num_parameters(causal.model) < ONE_WRITES else self.threads
         return LocalSampler(causal, self.tokenizer, self.settings.num_slots, version, current, threads)
 
-    def reference(self) -> LocalReference:
-        """A frozen copy of the weights as they are."""
+    def reference(self, moves: bool = False) -> LocalReference | WithoutAdapter:
+        """The weights as they are, frozen: of a model with adapters that have not learned yet the model without them, else a copy."""
+        if self.settings.lora is not None and self.version == 0 and not moves:
+            return WithoutAdapter(self)
         return LocalReference(self.frozen_copy(), self.threads)
 
     def frozen_copy(self) -> CausalModel | RewardModel:
@@ -149,16 +166,41 @@ class LocalPolicy:
         """Hugging Face layout (config, safetensors, tokenizer with its template, generation_config), and trainer.pt."""
         export(self.causal.model, self.tokenizer, folder)
         critic = None if self.critic is None else self.critic.state_dict()
-        torch.save({"optimizer": self.optimizer.state_dict(), "version": self.version, "critic": critic}, folder / "trainer.pt")
+        adapter = adapter_weights(self.causal.model) if self.settings.lora else None
+        trainer = {"optimizer": self.optimizer.state_dict(), "version": self.version, "critic": critic, "adapter": adapter}
+        torch.save(trainer, folder / "trainer.pt")
 
     def load(self, folder: Path) -> None:
         """Weights, moments and version as `save` wrote them, to the bit."""
-        take_up(self.causal.model, folder)
         trainer: dict[str, Any] = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
+        if trainer["adapter"] is None:
+            take_up(self.causal.model, folder)
+        else:  # beside the weights that the run began with
+            take_adapter(self.causal.model, trainer["adapter"])
         self.optimizer.load_state_dict(trainer["optimizer"])
         self.version = trainer["version"]
         if self.critic is not None:
             self.critic.load_state_dict(trainer["critic"])
+
+
+@dataclass(frozen=True)
+class WithoutAdapter:
+    """See `protocols.Reference`: the policy with its adapters switched off. It stays where it is."""
+
+    policy: LocalPolicy
+
+    def forward(self, forest: Forest) -> Outputs:
+        with switched_off(self.policy.causal.model):
+            return self.policy.forward(forest)
+
+    def follow(self, policy: Policy, share: float) -> None:
+        raise AssertionError("a reference that follows is asked for by reference(moves=True)")
+
+    def save(self, folder: Path) -> None:
+        raise AssertionError("what the run began with is not saved again")
+
+    def load(self, folder: Path) -> None:
+        raise AssertionError("what the run began with is loaded with it")
 
 
 @dataclass(frozen=True)
@@ -234,6 +276,7 @@ def make_critic(model: PreTrainedModel, kind: str, layout: str) -> Critic:
 def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """What transformers, vLLM and lm-eval load without a flag. The configuration names no attention of ours."""
     logging.disable_progress_bar()
+    model = merged(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
@@ -245,13 +288,3 @@ def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
     generation = GenerationConfig() if model.generation_config is None else copy.deepcopy(model.generation_config)
     generation.update(eos_token_id=ends if len(ends) > 1 else ends[0], pad_token_id=tokenizer.pad_token_id)
     generation.save_pretrained(folder)
-
-
-def _adamw(model: nn.Module, settings: LocalSettings) -> torch.optim.AdamW:
-    """Weight decay on matrices; norms and biases are left alone."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=True)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ikusei.models.adapter import weight_of
 from ikusei.models.attention import Form, Layout
 from ikusei.models.product import product
 
@@ -168,7 +169,7 @@ def _beside(
     modules: list[nn.Linear], dtype: torch.dtype, rows: int, gain: Tensor | None = None, order: Tensor | None = None
 ) -> Callable[[Tensor], Tensor]:
     """One product for several projections of the same input, which `gain` [d] multiplies; with its outputs in `order`."""
-    weight = torch.cat([module.weight for module in modules])
+    weight = torch.cat([weight_of(module) for module in modules])
     bias = None if modules[0].bias is None else torch.cat([module.bias for module in modules]).to(dtype)
     weight = (weight if gain is None else weight * gain).to(dtype)
     if order is not None:

@@ -1,0 +1,78 @@
+"""AdamW, and two ways to keep its moments, which are twice the weights, out of a GPU's memory.
+
+    adamw          moments in fp32 beside the weights
+    adamw_8bit     moments in 8 bits, block by block (arXiv:2110.02861), by bitsandbytes; for GPUs
+    offloaded      moments and a copy of the weights in the CPU's memory, where the step is made; gradients go there, weights come back
+
+Weight decay is on matrices; norms and biases are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+Kind = Literal["adamw", "adamw_8bit"]
+NO_BITSANDBYTES = (
+    "policy.optimizer: adamw_8bit needs bitsandbytes and a GPU, and {missing}; pip install 'ikusei[lora]' on a machine with one, "
+    "or take optimizer: adamw with lora, which leaves few moments to keep"
+)
+
+
+class Offloaded:
+    """An optimiser whose weights and moments are in the CPU's memory. Used as `torch.optim.Optimizer` is."""
+
+    def __init__(self, groups: list[dict[str, Any]], **settings: Any) -> None:
+        self.own = [p for group in groups for p in group["params"]]
+        self.copies = [p.detach().to("cpu", copy=True) for p in self.own]
+        rest = iter(self.copies)
+        self.inner = torch.optim.AdamW([{**group, "params": [next(rest) for _ in group["params"]]} for group in groups], **settings)
+        self.param_groups = self.inner.param_groups
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for own, copy in zip(self.own, self.copies, strict=True):
+            copy.grad = None if own.grad is None else own.grad.to("cpu", torch.float32)
+        self.inner.step()
+        for own, copy in zip(self.own, self.copies, strict=True):
+            own.copy_(copy)
+            copy.grad = None
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for own in self.own:
+            own.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.inner.state_dict()
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The weights are taken as they are now."""
+        for own, copy in zip(self.own, self.copies, strict=True):
+            copy.copy_(own)
+        self.inner.load_state_dict(state)
+
+
+def make_optimizer(weights: Iterable[nn.Parameter], kind: Kind, offloaded: bool, weight_decay: float, **settings: Any) -> Any:
+    """`settings` are AdamW's betas and eps. Raises ValueError where it is not to be had here."""
+    trained = [p for p in weights if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    if kind == "adamw_8bit":
+        return _in_8_bits()(groups, lr=0.0, **settings)
+    return (Offloaded if offloaded else torch.optim.AdamW)(groups, lr=0.0, fused=True, **settings)
+
+
+def _in_8_bits() -> Any:
+    if not torch.cuda.is_available():
+        raise ValueError(NO_BITSANDBYTES.format(missing="there is no GPU"))
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ValueError(NO_BITSANDBYTES.format(missing="bitsandbytes is not installed")) from error
+    return AdamW8bit
