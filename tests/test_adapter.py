@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +16,17 @@ from ikusei.forest import plant
 from ikusei.loops.steps import update
 from ikusei.models import adapter
 from ikusei.models.adapter import Lora
+from ikusei.models.load import load_model
 from ikusei.types import Prompt, Sampling
 from laws import worlds
 
-pytest.importorskip("peft", reason="peft is not installed; `make install` does it (the extra `lora`)")
-ADAPTED = LocalSettings(lora=Lora(rank=3, alpha=5.0))
-NAMES = ["qwen3", "gemma2 window caps", "gpt2 dropout", "lfm2 convolution"]
+ADAPTED = worlds.ADAPTED
+NAMES = ["qwen3", "gemma2 window caps", "gpt2 dropout", "lfm2 convolution", "phi3"]
+
+
+def make_policy(name: str = "qwen3", settings: LocalSettings | None = None, seed: int = 0, needs: frozenset[str] = frozenset()) -> LocalPolicy:
+    """With adapters as they begin."""
+    return LocalPolicy(worlds.make_model(name, seed, reward="reward" in needs), worlds.IDS, settings, needs)
 
 
 def learned(policy: LocalPolicy, steps: int = 3) -> LocalPolicy:
@@ -29,13 +36,14 @@ def learned(policy: LocalPolicy, steps: int = 3) -> LocalPolicy:
     return policy
 
 
-def logps(policy: object) -> torch.Tensor:
-    return policy.forward(plant(worlds.make_groups(worlds.FOREST_SHAPES["mixed"], seed=3))).logp_M  # pyright: ignore
+def logps(policy: object, seed: int = 3) -> torch.Tensor:
+    """Of other rows than `learned` learns from; with seed 0 of those."""
+    return policy.forward(plant(worlds.make_groups(worlds.FOREST_SHAPES["mixed"], seed=seed))).logp_M  # pyright: ignore
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_begins_as_the_model_and_only_adapters_move(name: str) -> None:
-    plain, adapted = worlds.make_policy(name), worlds.make_policy(name, ADAPTED)
+    plain, adapted = make_policy(name), make_policy(name, ADAPTED)
     torch.testing.assert_close(logps(adapted), logps(plain), rtol=1e-5, atol=1e-5)
     before = worlds.weights(adapted)
     learned(adapted)
@@ -47,11 +55,11 @@ def test_it_begins_as_the_model_and_only_adapters_move(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_reference_is_the_model_without_them(name: str) -> None:
-    adapted = worlds.make_policy(name, ADAPTED)
+    adapted = make_policy(name, ADAPTED)
     reference = adapted.reference()
     assert isinstance(reference, WithoutAdapter)
     learned(adapted)
-    torch.testing.assert_close(logps(reference), logps(worlds.make_policy(name)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logps(reference), logps(make_policy(name)), rtol=1e-5, atol=1e-5)
     assert (logps(adapted) - logps(reference)).abs().max() > 0.01
     later = adapted.reference()  # of a model that has learned: a copy, adapters and all
     torch.testing.assert_close(logps(later), logps(adapted))
@@ -59,7 +67,7 @@ def test_the_reference_is_the_model_without_them(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_export_is_a_plain_model(name: str, tmp_path: Path) -> None:
-    adapted = learned(worlds.make_policy(name, ADAPTED))
+    adapted = learned(make_policy(name, ADAPTED))
     whole = adapter.merged(adapted.causal.model)
     whole.save_pretrained(tmp_path)
     assert not list(tmp_path.glob("adapter*"))
@@ -70,7 +78,7 @@ def test_the_export_is_a_plain_model(name: str, tmp_path: Path) -> None:
 
 def test_its_own_gradients_are_those_of_the_merged_weights() -> None:
     """dL/dB = scale dL/dW A' and dL/dA = scale B' dL/dW, from the gradient of a plain model of the same weights."""
-    adapted = learned(worlds.make_policy("qwen3", ADAPTED))
+    adapted = learned(make_policy("qwen3", ADAPTED))
     plain = LocalPolicy(adapter.merged(adapted.causal.model), worlds.IDS, LocalSettings(layout="forest"))
     forest = plant(worlds.make_groups(worlds.FOREST_SHAPES["many short trees"], seed=4))
     for policy in (adapted, plain):
@@ -85,17 +93,17 @@ def test_its_own_gradients_are_those_of_the_merged_weights() -> None:
 
 
 def test_samples_are_of_the_adapted_model() -> None:
-    adapted = learned(worlds.make_policy("qwen3", ADAPTED))
+    adapted = learned(make_policy("qwen3", ADAPTED))
     (group,) = adapted.snapshot().sample([Prompt("p", (5, 6, 7), "p")], 4, Sampling(max_tokens=8), seed=1)
     forest = plant([group])
     assert (adapted.forward(forest).logp_M - forest["sampled_logp_M"]).abs().max() < 1e-4
 
 
 def test_a_checkpoint_holds_the_adapter(tmp_path: Path) -> None:
-    one = learned(worlds.make_policy("qwen3", ADAPTED), 2)
+    one = learned(make_policy("qwen3", ADAPTED), 2)
     one.tokenizer = worlds.make_talker().tokenizer
     one.save(tmp_path)
-    other = worlds.make_policy("qwen3", ADAPTED)
+    other = make_policy("qwen3", ADAPTED)
     other.load(tmp_path)
     for policy in (one, other):
         learned(policy, 2)
@@ -107,27 +115,92 @@ def test_moments_elsewhere_are_the_same_steps(tmp_path: Path) -> None:
     """On a CPU there is nowhere else to go, so every weight must be equal to the bit, through a checkpoint too."""
     ends = []
     for offloaded in (False, True):
-        policy = worlds.make_policy("qwen3", LocalSettings(offload_optimizer=offloaded, weight_decay=0.1))
+        policy = make_policy("qwen3", LocalSettings(offload_optimizer=offloaded, weight_decay=0.1))
         policy.tokenizer = worlds.make_talker().tokenizer
         learned(policy, 2).save(tmp_path / str(offloaded))
-        other = worlds.make_policy("qwen3", LocalSettings(offload_optimizer=offloaded, weight_decay=0.1), seed=1)
+        other = make_policy("qwen3", LocalSettings(offload_optimizer=offloaded, weight_decay=0.1), seed=1)
         other.load(tmp_path / str(offloaded))
         ends.append(worlds.weights(learned(other, 2)))
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
-def test_eight_bits_want_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="adamw_8bit needs bitsandbytes and a GPU, and there is no GPU"):
-        worlds.make_policy("qwen3", LocalSettings(optimizer="adamw_8bit"))
+def test_moments_in_eight_bits(tmp_path: Path) -> None:
+    """They are where a tensor is large enough, the steps are nearly those of fp32, and a checkpoint keeps them to the bit."""
+    ends = []
+    for settings in (LocalSettings(optimizer="adamw_8bit"), LocalSettings()):
+        policy = worlds.make_talker(optimizer=settings.optimizer)
+        ends.append(worlds.weights(learned(policy, 3)))
+        if settings.optimizer == "adamw_8bit":
+            held = {state["state1"].dtype for state in policy.optimizer.state.values()}
+            assert held == {torch.uint8, torch.float32}
+            policy.save(tmp_path)
+            other = worlds.make_talker(optimizer=settings.optimizer)
+            other.load(tmp_path)
+            mine, theirs = (worlds.weights(learned(each, 2)) for each in (policy, other))
+            assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    far = sum(float((ends[0][name] - ends[1][name]).norm() ** 2) for name in ends[0]) ** 0.5
+    begun = worlds.weights(worlds.make_talker())
+    assert far < 0.1 * sum(float((ends[1][name] - begun[name]).norm() ** 2) for name in begun) ** 0.5
+    with pytest.raises(ValueError, match="one of them"):
+        LocalSettings(optimizer="adamw_8bit", offload_optimizer=True)
+
+
+def in_four_bits(folder: Path, name: str, **settings: Any) -> LocalPolicy:
+    """A model of bf16-like size in a folder, loaded with its matrices in 4 bits."""
+    if not folder.exists():
+        worlds.make_model(name).save_pretrained(folder)
+    chosen = LocalSettings(lora=Lora(rank=3, alpha=5.0, bits=4), **settings)
+    return LocalPolicy(load_model(str(folder), bits=4), worlds.IDS, chosen)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "phi3", "gpt2 dropout", "gemma2 window caps"])
+def test_frozen_matrices_in_four_bits(name: str, tmp_path: Path) -> None:
+    """QLoRA: it learns, the reference is what was loaded, it samples what it says, and the export is a plain model that says the same."""
+    policy = in_four_bits(tmp_path / "model", name)
+    assert sum(map(adapter.is_quantised, policy.causal.model.modules())) >= 2
+    begun, reference = logps(policy, 0), policy.reference()
+    learned(policy)
+    assert logps(policy, 0).mean() > begun.mean() + 0.1
+    torch.testing.assert_close(logps(reference, 0), begun)
+    (group,) = policy.snapshot().sample([Prompt("p", (5, 6, 7), "p")], 4, Sampling(max_tokens=8), seed=1)
+    forest = plant([group])
+    assert (policy.forward(forest).logp_M - forest["sampled_logp_M"]).abs().max() < 1e-3
+    adapter.merged(policy.causal.model).save_pretrained(tmp_path / "whole")
+    assert "quantization_config" not in (tmp_path / "whole" / "config.json").read_text()
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "whole", dtype=torch.float32)
+    assert not any(map(adapter.is_quantised, plain.modules()))
+    torch.testing.assert_close(logps(LocalPolicy(plain, worlds.IDS)), logps(policy), rtol=1e-3, atol=1e-3)
+
+
+def test_a_checkpoint_beside_four_bits(tmp_path: Path) -> None:
+    one = learned(in_four_bits(tmp_path / "model", "qwen3"), 2)
+    one.tokenizer = worlds.make_talker().tokenizer
+    one.save(tmp_path / "checkpoint")
+    other = in_four_bits(tmp_path / "model", "qwen3")
+    other.load(tmp_path / "checkpoint")
+    assert torch.equal(logps(learned(one)), logps(learned(other)))
+
+
+def test_what_is_frozen_is_held_in_the_precision_of_products() -> None:
+    """In bf16 half the memory, and an export in fp32 all the same."""
+    policy = make_policy("qwen3", replace(ADAPTED, precision="bf16"))
+    assert {module.base_layer.weight.dtype for module in adapter.adapters(policy.causal.model)} == {torch.bfloat16}
+    begun = logps(policy, 0)
+    assert logps(learned(policy), 0).mean() > begun.mean() + 0.1
+    assert {weight.dtype for weight in adapter.merged(policy.causal.model).state_dict().values()} == {torch.float32}
 
 
 def test_an_unknown_target() -> None:
     with pytest.raises(ValueError, match="q_project; this model's linear layers are down_proj, gate_proj"):
-        worlds.make_policy("qwen3", LocalSettings(lora=Lora(targets=("q_project",))))
+        make_policy("qwen3", LocalSettings(lora=Lora(targets=("q_project",))))
+
+
+def test_an_architecture_that_cannot_have_them() -> None:
+    with pytest.raises(ValueError, match=r"policy\.lora\.targets: .*out_proj.*remove it"):
+        make_policy("mamba recurrent", ADAPTED)
 
 
 def test_reward_models_train_their_head_too() -> None:
-    policy = worlds.make_policy("qwen3", ADAPTED, needs=frozenset({"reward"}))
+    policy = make_policy("qwen3", ADAPTED, needs=frozenset({"reward"}))
     trained = adapter.adapter_weights(policy.causal.model)
     assert any(name.startswith("score") for name in trained)

@@ -162,13 +162,16 @@ def needs_of(recipe: Recipe) -> frozenset[str]:
 
 def load_policy(recipe: Recipe, needs: frozenset[str]) -> LocalPolicy:
     """The policy behind a recipe's `model`: a language model, or where the algorithm needs one a reward model."""
+    bits = recipe.policy.lora.bits if recipe.policy.lora else None
     if isinstance(recipe.model, MakeModel):
+        if bits is not None:
+            raise ValueError("policy.lora.bits: 4 bits are for a model that is loaded, and this one is made anew; drop it")
         if "reward" in needs:
             raise ValueError("model: made from a configuration, and the algorithm trains a reward model; begin it from a trained model")
         tokenizer = make_tokenizer(recipe.model, _texts(recipe.task))
         return LocalPolicy(make_model(recipe.model, tokenizer, recipe.seed), tokenizer, recipe.policy, needs, recipe.seed)
     tokenizer = load_tokenizer(recipe.model)
-    model = load_reward_model(recipe.model, recipe.seed) if "reward" in needs else load_model(recipe.model)
+    model = load_reward_model(recipe.model, recipe.seed, bits) if "reward" in needs else load_model(recipe.model, bits)
     _fits(recipe.model, tokenizer, num_words(model))
     if "reward" in needs:
         model.config.pad_token_id = tokenizer.pad_token_id  # by which transformers finds the last token of a padded row

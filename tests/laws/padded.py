@@ -531,7 +531,8 @@ def padded_step(
     else:
         seen = padded_rows(plain, groups, temperature, totals)
     loss, metrics = LOSSES[type(algorithm)](algorithm, groups, seen)
-    found = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
-    grads = {name: torch.zeros_like(p) if grad is None else grad for (name, p), grad in zip(trained.items(), found, strict=True)}
+    learning = {name: p for name, p in trained.items() if p.requires_grad}
+    found = dict(zip(learning, torch.autograd.grad(loss, list(learning.values()), allow_unused=True), strict=True))
+    grads = {name: torch.zeros_like(p) if found.get(name) is None else found[name] for name, p in trained.items()}
     assert math.isfinite(float(loss.detach()))
     return {"loss": float(loss.detach()), **metrics}, grads

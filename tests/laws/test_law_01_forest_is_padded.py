@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import Forest, plant
-from ikusei.models import words
+from ikusei.models import adapter, words
 from ikusei.models.attention import ForestLayout
 from ikusei.models.words import Head, score_words
 from ikusei.protocols import Algorithm
@@ -51,18 +51,30 @@ def plain(name: str, seed: int = 0, reward: bool = False) -> PreTrainedModel:
     return worlds.make_model(name, seed, "eager", reward).eval()
 
 
+def like(mine: LocalPolicy, name: str, reward: bool = False) -> PreTrainedModel:
+    """The policy's model made anew, with the same adapters where it has some, in peft's own forward."""
+    model = plain(name, reward=reward)
+    if mine.settings.lora is not None:
+        adapter.adapt(model, mine.settings.lora, seed=9)
+        if reward:
+            model.score.requires_grad_(True)
+        adapter.take_adapter(model, adapter.adapter_weights(mine.causal.model))
+    return model
+
+
 def plain_models(name: str, algorithm: Algorithm, mine: LocalPolicy) -> padded.Plain:
-    """The models of a step, made anew by transformers; a critic's weights are copied."""
+    """The models of a step, made anew by transformers; a critic's weights are copied. The reference of a policy with adapters is the model
+    that they were put into, else another model."""
     if "reward" in algorithm.needs:
-        return padded.Plain(plain(name, reward=True))
-    reference = plain(name, 1) if "reference" in algorithm.needs else None
+        return padded.Plain(like(mine, name, reward=True))
+    reference = plain(name, 1 if mine.settings.lora is None else 0) if "reference" in algorithm.needs else None
     before = plain("qwen3", 2) if algorithm.needs & {"value", "mismatched"} else None
     own: Any = None
     if mine.critic is not None and mine.critic.body is not None:
-        own = plain(name).base_model
+        own = like(mine, name).base_model
         own.load_state_dict(mine.critic.body.state_dict())
     heads = [copy.deepcopy(critic.head) if critic else None for critic in (mine.critic, worlds.bystander().critic)]
-    return padded.Plain(plain(name), reference, before, heads[0], own, heads[1])
+    return padded.Plain(like(mine, name), reference, before, heads[0], own, heads[1])
 
 
 def assert_equals_padded(name: str, algorithm: Algorithm, groups: Sequence[Group], settings: LocalSettings = AS_PROBED) -> None:
@@ -70,7 +82,8 @@ def assert_equals_padded(name: str, algorithm: Algorithm, groups: Sequence[Group
     assert mine.causal.layout == (settings.layout or worlds.ARCHITECTURES[name][0])
     whole = worlds.judged(algorithm, groups)
     kept = [group for group in whole if algorithm.keep(group)]
-    metrics = mine.forward_backward(worlds.step_of(algorithm, groups, reference_of(name)), algorithm.loss)
+    reference = reference_of(name) if settings.lora is None else mine.reference()
+    metrics = mine.forward_backward(worlds.step_of(algorithm, groups, reference), algorithm.loss)
     expected, grads = padded.padded_step(plain_models(name, algorithm, mine), algorithm, kept, worlds.TEMPERATURE, whole)
     worlds.assert_metrics(metrics, expected)
     worlds.assert_close(worlds.gradients(mine), grads)
@@ -82,13 +95,17 @@ def test_every_architecture(name: str, shape: str) -> None:
 
 
 @pytest.mark.parametrize("algorithm", worlds.ALGORITHMS)
-def test_every_algorithm(algorithm: str) -> None:
+@pytest.mark.parametrize("policy", ["as probed", "adapters"])
+def test_every_algorithm(policy: str, algorithm: str) -> None:
     groups = written_groups("qwen3", worlds.FOREST_SHAPES["mixed"])
-    assert_equals_padded("qwen3", worlds.ALGORITHMS[algorithm], groups)
+    assert_equals_padded("qwen3", worlds.ALGORITHMS[algorithm], groups, worlds.POLICIES[policy])
 
 
-@pytest.mark.parametrize("name", worlds.ARCHITECTURES)
-@pytest.mark.parametrize("policy", [policy for policy in worlds.POLICIES if policy != "as probed"])
+EACH = [(policy, name) for policy in worlds.POLICIES for name in worlds.ARCHITECTURES if policy != "as probed"]
+EACH.remove(("adapters", "mamba recurrent"))  # peft refuses that: tests/test_adapter.py
+
+
+@pytest.mark.parametrize(("policy", "name"), EACH)
 def test_every_policy(policy: str, name: str) -> None:
     assert_equals_padded(name, RICH, written_groups(name, worlds.FOREST_SHAPES["mixed"]), worlds.POLICIES[policy])
 
@@ -103,6 +120,8 @@ HEADS = [
     ("ppo", "lfm2 convolution", LocalSettings()),
     ("ppo whitened", "mistral window", LocalSettings(layout="padded", critic="separate")),
     ("kto", "lfm2 convolution", LocalSettings()),
+    ("bradley terry", "gpt2 dropout", worlds.ADAPTED),
+    ("ppo", "phi3", replace(worlds.ADAPTED, critic="separate", gradient_checkpointing=True)),
 ]
 
 

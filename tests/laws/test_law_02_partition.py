@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import padded
@@ -31,9 +32,9 @@ def groups() -> list[Group]:
 
 
 @lru_cache
-def policy_for(needs: frozenset[str]) -> LocalPolicy:
+def policy_for(needs: frozenset[str], policy: str = "as probed") -> LocalPolicy:
     """With a critic, or a reward model, where the algorithm needs that."""
-    return worlds.make_policy(settings=LocalSettings(layout="forest"), needs=needs & {"value", "reward"})
+    return worlds.make_policy(settings=replace(worlds.POLICIES[policy], layout="forest"), needs=needs & {"value", "reward"})
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +51,10 @@ def step(policy: LocalPolicy, algorithm: Algorithm, forest: Forest, budget: int)
 
 
 @pytest.mark.parametrize("name", worlds.ALGORITHMS)
-def test_any_part_size(name: str, groups: Sequence[Group], reference: LocalPolicy) -> None:
+@pytest.mark.parametrize("kind", ["as probed", "adapters"])
+def test_any_part_size(kind: str, name: str, groups: Sequence[Group], reference: LocalPolicy) -> None:
     algorithm = worlds.ALGORITHMS[name]
-    policy, forest = policy_for(algorithm.needs), worlds.step_of(algorithm, groups, reference)
+    policy, forest = policy_for(algorithm.needs, kind), worlds.step_of(algorithm, groups, reference)
     metrics, grads = step(policy, algorithm, forest, EVERYTHING)
     for budget in (1, 9, 40):
         parts, summed = step(policy, algorithm, forest, budget)

@@ -52,7 +52,7 @@ def test_every_architecture(name: str, sampler: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["qwen3", "mistral window", "gpt2 dropout", "lfm2 convolution", "opt dropout"])
-@pytest.mark.parametrize("policy", ["checkpointing", "padded"])
+@pytest.mark.parametrize("policy", ["adapters", "checkpointing", "padded"])
 def test_every_policy(policy: str, name: str) -> None:
     trained = worlds.make_policy(name, worlds.POLICIES[policy])
     step(trained)

@@ -15,7 +15,7 @@ from ikusei.types import Group, Prompt, Sampling
 
 PROMPTS = [Prompt(f"p{i}", tuple(range(5, 8 + i)), f"p{i}") for i in range(4)]
 SAMPLING = Sampling(max_tokens=9)
-LAYOUTS = ["qwen3", "lfm2 convolution"]
+LAYOUTS = ["qwen3", "lfm2 convolution", "qwen3 with adapters"]
 
 
 def step(policy: LocalPolicy) -> None:

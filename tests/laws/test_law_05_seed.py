@@ -13,7 +13,7 @@ from ikusei.backends.local import LocalPolicy
 from ikusei.samplers.draw import response_seed, uniforms
 from ikusei.types import Prompt, Response, Sampling
 
-ARCHITECTURES = ["qwen3", "mistral window", "gpt2 dropout", "lfm2 convolution"]
+ARCHITECTURES = ["qwen3", "mistral window", "gpt2 dropout", "lfm2 convolution", "qwen3 with adapters"]
 SAMPLING = Sampling(temperature=0.9, max_tokens=25, stop_ids=tuple(range(3, 11)))  # so that lengths differ
 Written = dict[str, tuple[Response, ...]]
 

@@ -22,6 +22,7 @@ OWN = {  # what each keeps that others do not, by a part of its name among what 
     "reward model": "final/config.json",
     "ppo": "trainer.pt/critic/head.weight",
     "ppo, learned reward, separate critic": "trainer.pt/critic/body",
+    "grpo, adapters": "trainer.pt/adapter",
     "collecting": "data",
 }
 

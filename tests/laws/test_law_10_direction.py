@@ -42,22 +42,26 @@ def two_answers(policy: LocalPolicy, better: int) -> Group:
     return replace(group, responses=responses)
 
 
-def fresh(algorithm: Algorithm) -> LocalPolicy:
-    """A policy whose critic, where it has one, is as it begins."""
-    return LocalPolicy(worlds.make_model("qwen3"), worlds.IDS, LocalSettings(layout="forest"), algorithm.needs)
+FOREST = {name: replace(worlds.POLICIES[name], layout="forest") for name in ("as probed", "adapters")}
+
+
+def fresh(algorithm: Algorithm, kind: str = "as probed") -> LocalPolicy:
+    """A policy whose critic and adapters, where it has some, are as they begin."""
+    return LocalPolicy(worlds.make_model("qwen3"), worlds.IDS, FOREST[kind], algorithm.needs)
 
 
 @pytest.mark.parametrize("better", [0, 1])
 @pytest.mark.parametrize("name", ONLINE)
-def test_one_step_raises_the_better_answer(name: str, better: int) -> None:
+@pytest.mark.parametrize("kind", FOREST)
+def test_one_step_raises_the_better_answer(kind: str, name: str, better: int) -> None:
     algorithm = ONLINE[name]
     if isinstance(algorithm, PPO):
         algorithm = replace(algorithm, missing_eos_score=None)  # the longer answer may have been cut
-    policy = fresh(algorithm)
+    policy = fresh(algorithm, kind)
     group = two_answers(policy, better)
     forest = worlds.prepared(algorithm, [group], policy.reference(), temperature=1.0, before=policy)
     before = forest.sum_R(policy.forward(forest).logp_M)
-    update(policy, [(forest, algorithm.loss)], WHOLE, lr=1e-4)
+    update(policy, [(forest, algorithm.loss)], WHOLE, lr=1e-4 if kind == "as probed" else 1e-3)  # few weights move
     gain = forest.sum_R(policy.forward(forest).logp_M) - before
     assert gain[better] > 1e-3
     assert gain[1 - better] < -1e-3
@@ -65,12 +69,13 @@ def test_one_step_raises_the_better_answer(name: str, better: int) -> None:
 
 @pytest.mark.parametrize("better", [0, 1])
 @pytest.mark.parametrize("name", JUDGED)
-def test_one_step_raises_the_preferred_answer_over_the_other(name: str, better: int) -> None:
+@pytest.mark.parametrize("kind", FOREST)
+def test_one_step_raises_the_preferred_answer_over_the_other(kind: str, name: str, better: int) -> None:
     """By log-prob, or by reward. Two groups, so that one has another's prompt beside it."""
-    algorithm, writer = JUDGED[name], worlds.make_policy(settings=LocalSettings(layout="forest"))
+    algorithm, writer = JUDGED[name], worlds.make_policy(settings=FOREST[kind])
     group = replace(two_answers(writer, better), tiers=(better, 1 - better))
     groups = [group, replace(group, prompt=Prompt("other", (8, 9, 7, 4), "other"))]
-    policy = worlds.make_policy(settings=LocalSettings(layout="forest"), needs=algorithm.needs)
+    policy = worlds.make_policy(settings=FOREST[kind], needs=algorithm.needs)
     forest = worlds.prepared(algorithm, groups, writer, temperature=1.0, before=writer)
 
     def said() -> Tensor:

@@ -65,11 +65,12 @@ def computed(algorithm: Algorithm, groups: Sequence[Group]) -> list[Group]:
 
 
 @pytest.mark.parametrize("name", ["language modelling", "grpo k2 sequence", "dpo nll, length", "orpo", "kto", "online dpo", "ppo"])
-def test_only_rows_that_predict_a_scored_token_get_gradient(name: str, groups: list[Group]) -> None:
-    algorithm = worlds.ALGORITHMS[name]
+@pytest.mark.parametrize("kind", ["as probed", "adapters"])
+def test_only_rows_that_predict_a_scored_token_get_gradient(kind: str, name: str, groups: list[Group]) -> None:
+    algorithm, settings = worlds.ALGORITHMS[name], replace(worlds.POLICIES[kind], layout="forest")
     if isinstance(algorithm, PPO):  # whose clipped tokens have no gradient either
         algorithm = replace(algorithm, clip=1e4, clip_value=1e4)
-    norm_N = rows_with_gradient(worlds.make_policy(settings=FOREST, needs=algorithm.needs), algorithm, groups)[0]
+    norm_N = rows_with_gradient(worlds.make_policy(settings=settings, needs=algorithm.needs), algorithm, groups)[0]
     expected = laid_out(computed(algorithm, groups))
     assert (norm_N > 0).tolist() == expected
     assert any(expected)

@@ -100,13 +100,14 @@ def learn(online: Online, number: int, groups: Sequence[Group]) -> dict[str, flo
 
 
 @pytest.mark.parametrize("name", GRPOS)
-def test_loss_and_gradients(name: str) -> None:
+@pytest.mark.parametrize("kind", ["qwen3", "qwen3 with adapters"])
+def test_loss_and_gradients(kind: str, name: str) -> None:
     algorithm, groups = GRPOS[name], some_teach_nothing()
     kept = [group for group in groups if algorithm.keep(group)]
     assert len(kept) == (6 if name in MORE else 3)
     found = []
     for chosen in (kept, groups):
-        policy = worlds.make_policy()
+        policy = worlds.make_policy(kind)
         forest = worlds.prepared(algorithm, chosen, worlds.make_policy(seed=1), count(groups))
         found.append((policy.forward_backward(forest, algorithm.loss)["loss"], worlds.gradients(policy)))
     (loss, grads), (whole_loss, whole_grads) = found

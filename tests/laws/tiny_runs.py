@@ -91,6 +91,10 @@ KINDS = {
         rewards="[{path: learned, settings: {models: [judge, model-judge], combine: worst}}, {path: calm.py:calm, weight: 0.1}]",
         algorithm="ppo", more="", rest="policy: {critic: judge}",
     ),
+    "grpo, adapters": ONLINE.format(
+        rewards='["calm.py:calm"]', algorithm="{name: grpo, kl_coef: 0.1, target_entropy: 2.0}", more="importance_cap: 2.0",
+        rest="policy: {lora: {rank: 4}}",
+    ),
     "collecting": """
 model: model
 task: {name: arithmetic, digits: 1}

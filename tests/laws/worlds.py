@@ -42,6 +42,7 @@ from ikusei.algos.robust_dpo import RobustDPO
 from ikusei.algos.simpo import SimPO
 from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import Forest, Totals, count, plant
+from ikusei.models.adapter import Lora, adapters
 from ikusei.protocols import Algorithm, Asked, Sampler
 from ikusei.text.tokenizer import make_character_tokenizer
 from ikusei.types import Group, Prompt, Response, Score, Stop, Term
@@ -50,8 +51,12 @@ VOCABULARY = 97
 CONTEXT = 96
 TEMPERATURE = 0.8
 
+ADAPTED = LocalSettings(lora=Lora(rank=3, alpha=5.0))
+WITH_ADAPTERS = " with adapters"
+
 POLICIES: dict[str, LocalSettings] = {
     "as probed": LocalSettings(),
+    "adapters": ADAPTED,
     "checkpointing": LocalSettings(gradient_checkpointing=True),
     "padded": LocalSettings(layout="padded"),
 }
@@ -167,18 +172,22 @@ def make_model(name: str, seed: int = 0, attention: str | None = None, reward: b
 def make_policy(
     name: str = "qwen3", settings: LocalSettings | None = None, seed: int = 0, needs: frozenset[str] = frozenset()
 ) -> LocalPolicy:
-    """With what the algorithm needs; a critic's weights, which begin at 0 or at the policy's, are moved."""
-    policy = LocalPolicy(make_model(name, seed, reward="reward" in needs), IDS, settings or LocalSettings(), needs)
-    if policy.critic is not None:
-        torch.manual_seed(seed + 50)
-        jitter(policy.critic)
+    """With what the algorithm needs; a critic's weights, which begin at 0 or at the policy's, are moved, and so are adapters, which `settings`
+    or a name such as "qwen3 with adapters" asks for."""
+    settings, name = settings or (ADAPTED if name.endswith(WITH_ADAPTERS) else LocalSettings()), name.removesuffix(WITH_ADAPTERS)
+    policy = LocalPolicy(make_model(name, seed, reward="reward" in needs), IDS, settings, needs)
+    for offset, module in ((50, policy.critic), *((70 + n, each) for n, each in enumerate(adapters(policy.causal.model)))):
+        if module is not None:
+            torch.manual_seed(seed + offset)
+            jitter(module)
     return policy
 
 
 def jitter(module: torch.nn.Module) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
 
 
 @lru_cache(maxsize=1)

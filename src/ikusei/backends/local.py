@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from ikusei.backends.optimizer import Kind, make_optimizer
 from ikusei.forest import Forest, Outputs
-from ikusei.models.adapter import Lora, adapt, adapter_weights, merged, switched_off, take_adapter
+from ikusei.models.adapter import Lora, adapt, adapter_weights, lighten, merged, switched_off, take_adapter
 from ikusei.models.body import context_of, num_words
 from ikusei.models.causal import CausalModel
 from ikusei.models.heads import Critic, RewardModel, zero_head
@@ -64,6 +64,8 @@ class LocalSettings:
                 f"got {self}; allowed: num_slots and threads 1 or more, clip_norm > 0 (.inf does not clip), weight_decay 0 or more, "
                 "beta1 and beta2 from 0 to below 1, eps > 0"
             )
+        if self.offload_optimizer and self.optimizer != "adamw":
+            raise ValueError(f"got offload_optimizer with optimizer {self.optimizer}; allowed: one of them; offloaded moments are adamw's")
 
 
 class LocalPolicy:
@@ -90,6 +92,8 @@ class LocalPolicy:
             layout, self.said = found.layout, found.said
         else:
             layout, self.said = self.settings.layout, f"layout {self.settings.layout}, as asked"
+        if self.settings.precision == "bf16":
+            lighten(model)  # the probe has seen it in fp32
         self.causal = kind(model, layout, self.settings.precision)
         self.critic = make_critic(model, self.settings.critic, layout) if "value" in needs else None
         if isinstance(self.causal, CausalModel):

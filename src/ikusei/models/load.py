@@ -16,6 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from ikusei.models.adapter import four_bits
 from ikusei.models.body import said_by
 from ikusei.models.heads import fresh_score
 
@@ -39,21 +40,22 @@ def resolve(name: str) -> str:
     return str(folder) if folder.is_dir() else name
 
 
-def load_model(name: str) -> PreTrainedModel:
-    """The weights of a language model in fp32. Raises ValueError with the reason where it cannot be loaded."""
+def load_model(name: str, bits: int | None = None) -> PreTrainedModel:
+    """The weights of a language model in fp32, or its matrices in 4 bits. Raises ValueError with the reason where it cannot be loaded."""
     check_kind(name, reward=False)
-    return _loaded(name, AutoModelForCausalLM)
+    return _loaded(name, AutoModelForCausalLM, bits)
 
 
-def load_reward_model(name: str, seed: int | None = None) -> PreTrainedModel:
-    """A classifier of one label in fp32. With a `seed`, a language model serves too: its layers get a head that is drawn from the seed."""
+def load_reward_model(name: str, seed: int | None = None, bits: int | None = None) -> PreTrainedModel:
+    """A classifier of one label, as `load_model`. With a `seed`, a language model serves too: its layers get a head that is drawn from the
+    seed."""
     if seed is None:
         check_kind(name, reward=True)
     if is_reward_model(name):
-        return _loaded(name, AutoModelForSequenceClassification)
+        return _loaded(name, AutoModelForSequenceClassification, bits)
     assert seed is not None, "a language model was refused above"
     logging.set_verbosity_error()  # that the head is new is the point
-    model = _loaded(name, AutoModelForSequenceClassification, num_labels=1)
+    model = _loaded(name, AutoModelForSequenceClassification, bits, num_labels=1)
     fresh_score(model, seed)
     return model
 
@@ -85,21 +87,26 @@ def context_named(name: str) -> int:
         raise ValueError(f"model {name!r}: {_first_line(error)}; give a folder in Hugging Face layout, a hub id, or seedling") from error
 
 
-def _loaded(name: str, kind: Any, **asked: Any) -> PreTrainedModel:
+def _loaded(name: str, kind: Any, bits: int | None = None, **asked: Any) -> PreTrainedModel:
     path = resolve(name)
+    if bits is not None:
+        asked |= {"quantization_config": four_bits(), "device_map": {"": device_here()}}
     if Path(path).is_dir():  # a download keeps its progress bar
         logging.disable_progress_bar()
     try:
         model = kind.from_pretrained(path, dtype=torch.float32, **asked)
     except (OSError, ValueError) as error:
         raise ValueError(f"model {name!r}: {_first_line(error)}; give a folder in Hugging Face layout, a hub id, or seedling") from error
-    return to_device(model)
+    return model if bits is not None else to_device(model)
+
+
+def device_here() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def to_device(model: PreTrainedModel) -> PreTrainedModel:
-    """On the GPU where there is one."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return model.to(device)  # pyright: ignore[reportArgumentType]
+    return model.to(device_here())  # pyright: ignore[reportArgumentType]
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

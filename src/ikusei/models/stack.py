@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ikusei.models.adapter import weight_of
+from ikusei.models.adapter import is_quantised, weight_of
 from ikusei.models.attention import Form, Layout
 from ikusei.models.product import product
 
@@ -91,7 +91,9 @@ class Stack:
 
     def merged(self, dtype: torch.dtype, context: int, rows: int) -> Stack:
         """As the weights are now, for sampling: without gradients, and it does not follow the next step. `context` is the longest position
-        asked for, plus 1; `rows` is about how many tokens go through it at a time."""
+        asked for, plus 1; `rows` is about how many tokens go through it at a time. Matrices in 4 bits are used as they are."""
+        if any(map(is_quantised, self.body.modules())):
+            return self
         turns = torch.complex(
             *(x.contiguous() for x in _angles(self.body, torch.arange(context, device=self.body.embed_tokens.weight.device)))
         )
