@@ -2,7 +2,7 @@
 
     python bench/memory.py        some minutes; writes docs/memory.md
 
-Each run is `ikusei train` in a process of its own, two steps of a made model of 20 million parameters on rows of 64 + 192 tokens, 64
+Each run is `ikusei train` in a process of its own, two steps of a made model of 20 million parameters on rows of 64 + 192 tokens, 32
 answers a step. The peak is that of the training process, libraries included; what it holds with the libraries and the model alone is
 given apart, and what a method needs is what comes beyond.
 """
@@ -23,8 +23,8 @@ from data import make_model
 from workloads import MIDDLE
 
 DOCS = Path(__file__).parents[1] / "docs" / "memory.md"
-PROMPT, ANSWER, ROWS, STEPS = 64, 192, 64, 2
-ONLINE = {"prompts_per_step": 8, "num_responses": 8}
+PROMPT, ANSWER, ROWS, STEPS = 64, 192, 32, 2
+ONLINE = {"prompts_per_step": 4, "num_responses": 8}
 METHODS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # the data, the algorithm, and more of the recipe
     "SFT": ("texts", {"name": "lm"}, {}),
     "DPO": ("pairs", {"name": "dpo"}, {}),
@@ -35,11 +35,15 @@ METHODS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # the data, 
 }
 SWITCHES: dict[str, dict[str, Any]] = {
     "as it is": {},
-    "parts of 2,048 tokens": {"train": {"tokens_per_part": 2048}},
+    "8-bit moments": {"policy": {"optimizer": "adamw_8bit"}},
+    "parts of 1,024 tokens": {"train": {"tokens_per_part": 1024}},
     "checkpointing": {"policy": {"gradient_checkpointing": True}},
     "LoRA, rank 16": {"policy": {"lora": {"rank": 16}}},
-    "all three": {"train": {"tokens_per_part": 2048}, "policy": {"gradient_checkpointing": True, "lora": {"rank": 16}}},
-}
+    "LoRA in 4 bits": {"policy": {"lora": {"rank": 16, "bits": 4}}},
+    "LoRA in 4 bits, checkpointing, small parts": {
+        "train": {"tokens_per_part": 1024}, "policy": {"gradient_checkpointing": True, "lora": {"rank": 16, "bits": 4}},
+    },
+}  # fmt: skip
 CUTE = "def cute(prompt, response, **columns):\n    return float(len(response) % 7)\n"
 
 
@@ -58,7 +62,14 @@ def main() -> None:
     DOCS.write_text(page(floor, found))
 
 
-LOADED = "import sys, ikusei.journey, ikusei.models.load as l, ikusei.loops.measure as m; l.load_model(sys.argv[1]); print(m.peak_memory_mb())"
+LOADED = """
+import sys
+import ikusei.journey
+from ikusei.loops.measure import peak_memory_mb
+from ikusei.models.load import load_model
+model = load_model(sys.argv[1])
+print(peak_memory_mb())
+"""
 
 
 def peak_of(command: list[str], folder: Path) -> float:
@@ -72,7 +83,7 @@ def measured(folder: Path, method: str, switch: str) -> float:
     recipe = {
         "model": "model", "task": {"name": "files", "path": f"{data}.jsonl"}, "algorithm": algorithm, "eval": {"num_prompts": 0},
         "rewards": [{"path": "cute.py:cute"}] if online else [], "sampling": {"max_tokens": ANSWER},
-        "train": {"steps": STEPS, "lr": 1e-5, "tokens_per_part": 8192, **(ONLINE if online else {"examples_per_step": 64})},
+        "train": {"steps": STEPS, "lr": 1e-5, "tokens_per_part": 4096, **(ONLINE if online else {"examples_per_step": 32})},
         **more,
     }  # fmt: skip
     for section, keys in SWITCHES[switch].items():
@@ -104,23 +115,30 @@ def write_rows(folder: Path) -> None:
 
 
 def page(floor: float, found: dict[tuple[str, str], float]) -> str:
-    lines = ["| | " + " | ".join(SWITCHES) + " |", "|---" * (len(SWITCHES) + 1) + "|"]
+    table = ["| | " + " | ".join(SWITCHES) + " |", "|---" * (len(SWITCHES) + 1) + "|"]
     for method in METHODS:
-        lines.append(f"| {method} | " + " | ".join(f"{found[method, switch] - floor:,.0f}" for switch in SWITCHES) + " |")
-    return f"""# Memory
+        table.append(f"| {method} | " + " | ".join(f"{found[method, switch] - floor:,.0f}" for switch in SWITCHES) + " |")
+    return TEXT.format(floor=floor, prompt=PROMPT, answer=ANSWER, rows=ROWS, date=date.today(), table="\n".join(table))
 
-What a method needs beyond the libraries and the model's weights ({floor:,.0f} MiB), in MiB at its peak: a Qwen3 of 19.6 million parameters in
-fp32 (75 MiB), rows of {PROMPT} + {ANSWER} tokens, 64 answers a step, updates in parts of 8,192 tokens unless said. Measured {date.today()} on a
-CPU with `python bench/memory.py`.
 
-""" + "\n".join(lines) + """
+TEXT = """# Memory
 
-- **Weights trained whole** cost four times their size: themselves, gradients, two moments. With LoRA three of the four are those of the
-  adapters alone, and a reference costs nothing, for it is the model with its adapters switched off.
-- **Activations** grow with the tokens of a part (`train.tokens_per_part`), which changes no number of the result, and with
+What a run needs beyond the libraries and the model's weights ({floor:,.0f} MiB), in MiB at its peak, by method and by switch: a Qwen3 of
+19.6 million parameters in fp32 (75 MiB), rows of {prompt} + {answer} tokens, {rows} answers a step, updates in parts of 4,096 tokens unless
+said. Measured {date} on two cores with `python bench/memory.py`.
+
+{table}
+
+- **Weights trained whole** cost four times their size: themselves, gradients, two moments. With adapters three of the four are those of the
+  adapters alone, and a reference costs nothing, for it is the model with its adapters switched off. In 4 bits the frozen matrices take an
+  eighth of fp32; embeddings and head stay as they are.
+- **Activations** grow with the tokens of a part (`train.tokens_per_part`), which changes no number of the result. With
   `policy.gradient_checkpointing` they are those of one layer, for a third more time.
 - **A prompt is laid out once** however many answers it has, and logits exist for a block of words at a time.
-- `policy.offload_optimizer: true` keeps moments in the CPU's memory, and `policy.optimizer: adamw_8bit` keeps them in 8 bits; both are for GPUs.
+- **Moments**: `policy.optimizer: adamw_8bit` keeps them in 8 bits; `policy.offload_optimizer: true` keeps them in the CPU's memory, which on
+  a CPU is where they are.
+- With `policy.precision: bf16` what is frozen under adapters is held in bf16.
+- An export with adapters holds the weights a second time, for a moment.
 """
 
 

@@ -24,7 +24,9 @@ ADAPTED = worlds.ADAPTED
 NAMES = ["qwen3", "gemma2 window caps", "gpt2 dropout", "lfm2 convolution", "phi3"]
 
 
-def make_policy(name: str = "qwen3", settings: LocalSettings | None = None, seed: int = 0, needs: frozenset[str] = frozenset()) -> LocalPolicy:
+def make_policy(
+    name: str = "qwen3", settings: LocalSettings | None = None, seed: int = 0, needs: frozenset[str] = frozenset()
+) -> LocalPolicy:
     """With adapters as they begin."""
     return LocalPolicy(worlds.make_model(name, seed, reward="reward" in needs), worlds.IDS, settings, needs)
 
@@ -149,7 +151,7 @@ def in_four_bits(folder: Path, name: str, **settings: Any) -> LocalPolicy:
     """A model of bf16-like size in a folder, loaded with its matrices in 4 bits."""
     if not folder.exists():
         worlds.make_model(name).save_pretrained(folder)
-    chosen = LocalSettings(lora=Lora(rank=3, alpha=5.0, bits=4), **settings)
+    chosen = LocalSettings(lora=Lora(rank=3, alpha=5, bits=4), **settings)
     return LocalPolicy(load_model(str(folder), bits=4), worlds.IDS, chosen)
 
 

@@ -405,7 +405,7 @@ def their_grpo(trl: Any, forest: Forest, algorithm: Any, loss_type: str, **setti
     high = algorithm.ratio_high if loss_type == "cispo" else algorithm.clip_high
     clips = {"epsilon": getattr(algorithm, "clip_low", 0.2), "epsilon_high": high, "num_generations": 2}
     trainer = make_trainer(trl, "GRPO", [{"prompt": LETTERS[3]}] * 2, loss_type=loss_type, **clips, **settings)
-    trainer.beta = getattr(algorithm, "kl_coef", 0.0)  # not a setting, which would load a reference from a folder; its log-probs are given here
+    trainer.beta = getattr(algorithm, "kl_coef", 0.0)  # a setting would load a reference from a folder; its log-probs are given here
     batch, length_R = grpo_batch(forest), [int(length) for length in forest.length_R]
     for name, stream in (("old_per_token_logps", "old_logp_M"), ("ref_per_token_logps", "ref_logp_M")):
         if stream in forest.streams:

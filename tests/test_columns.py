@@ -75,6 +75,16 @@ SHAPES: list[tuple[dict[str, Any], Example, str]] = [
     ({"prompt": [USER], "chosen": [HELLO], "rejected": [BYE]}, Example(said(USER), ("hello", "bye"), tiers=(0, 1)), "preferences"),
     ({"chosen": [USER, HELLO], "rejected": [USER, BYE]}, Example(said(USER), ("hello", "bye"), tiers=(0, 1)), "preferences"),
     (
+        {"chosen": "\n\nHuman: hi\n\nAssistant: hello", "rejected": "\n\nHuman: hi\n\nAssistant: bye\n\nHuman: and?\n\nAssistant: hello"},
+        Example(
+            said(USER),
+            ("hello", said(BYE, AGAIN, HELLO)),
+            tiers=(0, 1),
+        ),
+        "preferences",
+    ),
+    ({"messages": "\n\nHuman: hi\n\nAssistant: hello", "rejected": "x"}, Example(said(USER), ("hello",), {"rejected": "x"}), "messages"),
+    (
         {"prompt": "hi", "chosen": [USER, HELLO], "rejected": [USER, BYE]},
         Example(said(USER), ("hello", "bye"), tiers=(0, 1)),
         "preferences",

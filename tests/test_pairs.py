@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import random
 from dataclasses import asdict, replace
 from itertools import combinations
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from ikusei.algos.lm import LanguageModelling
 from ikusei.backends.local import LocalPolicy
@@ -21,6 +24,8 @@ from ikusei.loops.collect import CollectSettings, row_of
 from ikusei.loops.distance import advice, displacement, distance
 from ikusei.loops.diverse import most_telling, similarity, worth
 from ikusei.loops.steps import update
+from ikusei.rewards.votes import Votes
+from ikusei.road import train
 from ikusei.run.statistics import Interval
 from ikusei.text.chat import continuation, render
 from ikusei.types import Example, Group, Prompt, Response, Sampling, Score
@@ -79,7 +84,9 @@ def parrot() -> LocalPolicy:
     """A policy that has learned to say one thing."""
     torch.set_num_threads(1)
     policy = worlds.make_talker()
-    forest = plant([Group(prompt_of(policy, text), (continuation(policy.tokenizer, prompt_of(policy, text), "はい"),)) for text in "abcdef"])
+    forest = plant(
+        [Group(prompt_of(policy, text), (continuation(policy.tokenizer, prompt_of(policy, text), "はい"),)) for text in "abcdef"]
+    )
     for _ in range(60):
         update(policy, [(forest, LanguageModelling().loss)], 1 << 20, lr=1e-2)
     return policy
@@ -125,3 +132,46 @@ def test_displacement_is_told() -> None:
     assert told is not None
     assert "-10.0 → -14.0 nats" in told
     assert displacement({}, at(-14.0)) is None
+
+
+QUIET = Console(file=io.StringIO())
+COLLECTED = """
+model: seedling
+task: {{name: files, path: asked.jsonl, test_share: 0.0}}
+sampling: {{max_tokens: 12, temperature: 1.3}}
+collect: {{num_prompts: 6, num_responses: 6, judged: 3, {more}}}
+rewards: {rewards}
+"""
+
+
+def test_people_judge_what_the_model_wrote(tmp_path: Path) -> None:
+    """Its answers are written for them; asked again, they are the same and have their votes; an answer that nobody judged has none."""
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps({"prompt": f"ねこは{n}？"}) + "\n" for n in range(6)))
+    (tmp_path / "answers.yaml").write_text(COLLECTED.format(more="kind: answers", rewards="[]"))
+    assert train(tmp_path / "answers.yaml", folder=tmp_path / "answers", console=QUIET).exit_code == 0
+    rows = [json.loads(line) for line in (tmp_path / "answers" / "data.jsonl").read_text().splitlines()]
+    assert len(rows) >= 4
+    assert {len(row["responses"]) for row in rows} <= {2, 3}
+    votes = {row["prompt"]: dict(zip(row["responses"], range(len(row["responses"])), strict=True)) for row in rows}
+    judged = [{**row, "votes": list(range(len(row["responses"])))} for row in rows[1:]]  # the first is left
+    (tmp_path / "votes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in judged))
+    (tmp_path / "pairs.yaml").write_text(COLLECTED.format(more="kind: pairs", rewards="[{path: votes, settings: {path: votes.jsonl}}]"))
+    assert train(tmp_path / "pairs.yaml", folder=tmp_path / "pairs", console=QUIET).exit_code == 0
+    pairs = [json.loads(line) for line in (tmp_path / "pairs" / "data.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in pairs] == [row["prompt"] for row in judged]
+    for row in pairs:
+        assert votes[row["prompt"]][row["chosen"]] == len(votes[row["prompt"]]) - 1
+        assert votes[row["prompt"]][row["rejected"]] == 0
+
+
+def test_votes_that_are_none(tmp_path: Path) -> None:
+    file = tmp_path / "votes.jsonl"
+    file.write_text('{"prompt": "a", "responses": ["x", "y"], "votes": [2, null]}\n{"prompt": "a", "completion": "x", "label": false}\n')
+    votes, asked = Votes(str(file)), Prompt("p", (1,), "A", asked="a")
+    assert [votes(asked, text) for text in ("x", "y", "z")] == [1.0, None, None]
+    file = tmp_path / "bad.jsonl"
+    file.write_text('{"prompt": "a", "responses": ["x", "y"], "votes": [2]}\n')
+    with pytest.raises(ValueError, match=r"bad.jsonl:1: .*a number for each response"):
+        Votes(str(file))(asked, "x")
+    with pytest.raises(ValueError, match="no such file"):
+        Votes("nowhere.jsonl")

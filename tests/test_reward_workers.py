@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from ikusei.guard.outcomes import failure_counts, score, too_many_failures
+from ikusei.guard import outcomes
+from ikusei.guard.outcomes import failure_counts, too_many_failures
 from ikusei.guard.workers import RewardSpec, RewardWorkers
 from ikusei.types import Group, Part, Prompt, Response
 
@@ -216,7 +217,7 @@ def test_total_is_the_gates_times_the_weighted_sum(a: Part, b: Part, gate: Part,
         RewardSpec("g", "x", gate=True),
         RewardSpec("t", "x", gold=True),
     ]
-    assert score(specs, {"a": a, "b": b, "g": gate, "t": gold}).total == value
+    assert outcomes.score(specs, {"a": a, "b": b, "g": gate, "t": gold}).total == value
 
 
 @pytest.mark.parametrize(

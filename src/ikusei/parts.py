@@ -89,7 +89,8 @@ def fits_together(recipe: Recipe, needs: frozenset[str]) -> None:
             f"rewards: got {[spec.name for spec in rewards]}, each a gate or gold; allowed: at least one that is added up; "
             "there is nothing to learn from"
         )
-    if not rewards and (filtered or not supervised):
+    for_people = recipe.collect is not None and recipe.collect.kind == "answers"
+    if not rewards and (filtered or not supervised) and not for_people:
         why = "train.filtered compares answers by them" if filtered else "answers are compared and learned from by them"
         raise ValueError(f"rewards: none given, and the task brings none; {why}; name at least one, for example rewards: [exact]")
     if "reward" in needs and (filtered or train.replay.examples):

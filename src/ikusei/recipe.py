@@ -259,6 +259,8 @@ def _reward(given: Any, folder: Path) -> Any:
     if path == "learned" and isinstance(settings, dict):
         found = {key: _folders_found(value, folder) for key, value in settings.items() if key in ("model", "models")}
         given = {**given, "settings": {**settings, **found}}
+    if path == "votes" and isinstance(settings, dict) and isinstance(settings.get("path"), str):
+        given = {**given, "settings": {**settings, "path": str(resolve_path(settings["path"], folder))}}
     return {**given, "name": name, "path": f"{resolve_path(file, folder)}:{function}" if file.endswith(".py") else path}
 
 

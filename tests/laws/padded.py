@@ -154,7 +154,8 @@ def scores_of(groups: Sequence[Group]) -> list[Tensor]:
 def group_advantage(scale: str, groups: Sequence[Group]) -> Tensor:
     """[R, 1]."""
     scores = scores_of(groups)
-    spread = {"none": lambda each: 1.0, "group": lambda each: each.std() + 1e-4, "batch": lambda each: torch.cat(scores).std() + 1e-4}[scale]
+    spreads = {"none": lambda _: 1.0, "group": lambda each: each.std() + 1e-4, "batch": lambda _: torch.cat(scores).std() + 1e-4}
+    spread = spreads[scale]
     return torch.cat([(each - each.mean()) / spread(each) if len(each) > 1 else 0 * each for each in scores])[:, None]
 
 

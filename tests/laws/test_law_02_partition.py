@@ -13,7 +13,7 @@ import pytest
 import torch
 import worlds
 
-from ikusei.backends.local import LocalPolicy, LocalSettings
+from ikusei.backends.local import LocalPolicy
 from ikusei.forest import Forest, count
 from ikusei.loops.asked import along_M
 from ikusei.loops.steps import update

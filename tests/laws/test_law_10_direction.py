@@ -15,7 +15,7 @@ from ikusei.algos.grpo import GRPO
 from ikusei.algos.lm import LanguageModelling
 from ikusei.algos.ppo import PPO
 from ikusei.algos.rloo import RLOO
-from ikusei.backends.local import LocalPolicy, LocalSettings
+from ikusei.backends.local import LocalPolicy
 from ikusei.forest import plant
 from ikusei.guard.workers import RewardSpec, RewardWorkers
 from ikusei.loops.steps import update

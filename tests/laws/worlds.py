@@ -51,7 +51,7 @@ VOCABULARY = 97
 CONTEXT = 96
 TEMPERATURE = 0.8
 
-ADAPTED = LocalSettings(lora=Lora(rank=3, alpha=5.0))
+ADAPTED = LocalSettings(lora=Lora(rank=3, alpha=5))
 WITH_ADAPTERS = " with adapters"
 
 POLICIES: dict[str, LocalSettings] = {
@@ -172,8 +172,8 @@ def make_model(name: str, seed: int = 0, attention: str | None = None, reward: b
 def make_policy(
     name: str = "qwen3", settings: LocalSettings | None = None, seed: int = 0, needs: frozenset[str] = frozenset()
 ) -> LocalPolicy:
-    """With what the algorithm needs; a critic's weights, which begin at 0 or at the policy's, are moved, and so are adapters, which `settings`
-    or a name such as "qwen3 with adapters" asks for."""
+    """With what the algorithm needs; a critic's weights, which begin at 0 or at the policy's, are moved, and so are adapters, which
+    `settings` or a name such as "qwen3 with adapters" asks for."""
     settings, name = settings or (ADAPTED if name.endswith(WITH_ADAPTERS) else LocalSettings()), name.removesuffix(WITH_ADAPTERS)
     policy = LocalPolicy(make_model(name, seed, reward="reward" in needs), IDS, settings, needs)
     for offset, module in ((50, policy.critic), *((70 + n, each) for n, each in enumerate(adapters(policy.causal.model)))):

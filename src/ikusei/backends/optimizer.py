@@ -67,7 +67,7 @@ def make_optimizer(weights: Iterable[nn.Parameter], kind: Kind, offloaded: bool,
 
 def _in_8_bits() -> Any:
     try:
-        from bitsandbytes.optim import AdamW8bit
+        from bitsandbytes.optim.adamw import AdamW8bit
     except ImportError as error:
         raise ValueError(NO_BITSANDBYTES) from error
     return AdamW8bit

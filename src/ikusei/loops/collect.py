@@ -6,11 +6,12 @@
     pairs      prompt, chosen, rejected        one of the best and one of the worst; with choose "threshold" the first written that
                                                earns `least` or more and the first that earns less
     best       prompt, completion              the best answer, where it earns `least` or more
+    answers    prompt, responses               every different answer, for people to judge (rewards/votes.py)
 
 The prompt's other columns stay, so that rewards can judge its answers again. A prompt whose answers all earn the same has no order; it is
 left out of pairs and rankings, and counted. Where judging is dear (people, a large model), `judged` says how many of a prompt's answers
-are judged: those that stand best for all of them and are unlike each other (diverse.py). Rows come in the order of asking, and a prompt's answers depend on the seed and on it alone, so
-an interrupted collection goes on where it stopped.
+are judged: those that stand best for all of them and are unlike each other (diverse.py). Rows come in the order of asking, and a prompt's
+answers depend on the seed and on it alone, so an interrupted collection goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from ikusei.types import Group, Response, Sampling
 class CollectSettings:
     """`num_prompts` training prompts with `num_responses` answers each, `prompts_per_step` at one time."""
 
-    kind: Literal["rankings", "pairs", "best"] = "rankings"
+    kind: Literal["rankings", "pairs", "best", "answers"] = "rankings"
     num_prompts: int = 256
     num_responses: int = 4
     prompts_per_step: int = 32
@@ -45,8 +46,8 @@ class CollectSettings:
     def __post_init__(self) -> None:
         if self.judged not in (0, *range(2, self.num_responses + 1)) or self.diversity < 0:
             raise ValueError(
-                f"got judged={self.judged}, diversity={self.diversity}; allowed: judged 0 (all) or 2 to num_responses={self.num_responses}, "
-                "diversity 0 or more"
+                f"got judged={self.judged}, diversity={self.diversity}; allowed: judged 0 (all) or 2 to "
+                f"num_responses={self.num_responses}, diversity 0 or more"
             )
         if min(self.num_prompts, self.prompts_per_step) < 1 or self.num_responses < (1 if self.kind == "best" else 2):
             raise ValueError(
@@ -90,10 +91,9 @@ class Collect:
             problem = too_many_failures(groups)
             if problem:
                 raise RewardsFailed(problem)
-            yield Collected(number + 1, groups, [row_of(group.without_failures(), self.settings) for group in groups])
+            yield Collected(number + 1, groups, [row_of(group, self.settings) for group in groups])
             if stop:
                 return
-
 
     def narrowed(self, group: Group) -> Group:
         """The group with those of its answers that are judged."""
@@ -108,6 +108,11 @@ def row_of(group: Group, settings: CollectSettings) -> dict[str, Any] | None:
     """The row of a group, or None where it has none. Of answers with the same text the first counts, of equal totals the first written.
     Answers that were cut off are left out: as data they would seem to end there."""
     whole = [response for response in group.responses if _is_whole(response)]
+    asked = group.prompt.asked
+    row = {**group.prompt.columns, "prompt": list(asked) if isinstance(asked, tuple) else asked or group.prompt.text}
+    if settings.kind == "answers":
+        different = list(dict.fromkeys(response.text for response in whole))
+        return {**row, "responses": different} if len(different) > 1 else None
     earned: dict[str, float] = {}
     for response in whole:
         if response.total is not None:
@@ -115,8 +120,6 @@ def row_of(group: Group, settings: CollectSettings) -> dict[str, Any] | None:
     if not earned:
         return None
     best, worst = max(earned, key=earned.__getitem__), min(earned, key=earned.__getitem__)
-    asked = group.prompt.asked
-    row = {**group.prompt.columns, "prompt": list(asked) if isinstance(asked, tuple) else asked or group.prompt.text}
     if settings.kind == "best":
         return {**row, "completion": best, "reward": earned[best]} if earned[best] >= settings.least - 1e-9 else None
     if earned[best] == earned[worst]:

@@ -53,8 +53,8 @@ def advice(found: Mapping[str, Interval]) -> str | None:
     gap, outdone = found.get("gap/chosen"), found.get("outdone")
     if gap is not None and gap.low > FAR:
         told.append(
-            f"the chosen answers are {gap.value:.1f} nats a token less likely than the model's own: they come from elsewhere. Make pairs of "
-            "its own answers (collect: {kind: pairs}), or teach it the chosen ones first (algorithm: lm)"
+            f"the chosen answers are {gap.value:.1f} nats a token less likely than the model's own: they come from elsewhere. Make pairs "
+            "of its own answers (collect: {kind: pairs}), or teach it the chosen ones first (algorithm: lm)"
         )
     if outdone is not None and outdone.value > OUTDONE:
         told.append(

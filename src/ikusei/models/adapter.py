@@ -13,6 +13,7 @@ Left out: adapters on embeddings and heads, and dropout, since training stays in
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,13 +35,15 @@ class Lora:
     head. `alpha` None: twice the rank. With `bits` 4 the frozen matrices are held in 4 bits."""
 
     rank: int = 16
-    alpha: float | None = None
+    alpha: int | None = None
     targets: tuple[str, ...] = ()
     bits: Literal[4] | None = None
 
     def __post_init__(self) -> None:
         if self.rank < 1 or (self.alpha is not None and self.alpha <= 0):
-            raise ValueError(f"policy.lora: got rank={self.rank}, alpha={self.alpha}; allowed: rank 1 or more, usual are 8 to 64; alpha > 0")
+            raise ValueError(
+                f"policy.lora: got rank={self.rank}, alpha={self.alpha}; allowed: rank 1 or more (8 to 64 are usual), alpha > 0"
+            )
 
 
 def adapt(model: PreTrainedModel, settings: Lora, seed: int) -> PreTrainedModel:
@@ -55,7 +58,8 @@ def adapt(model: PreTrainedModel, settings: Lora, seed: int) -> PreTrainedModel:
         raise ValueError(f"policy.lora.targets: got {', '.join(unknown)}; this model's linear layers are {', '.join(sorted(linear))}")
     alpha = 2 * settings.rank if settings.alpha is None else settings.alpha
     torch.manual_seed(seed)
-    for module in filter(is_quantised, model.modules()):
+    quantised: list[Any] = [module for module in model.modules() if is_quantised(module)]
+    for module in quantised:
         module.support_avx512bf16_for_cpu = False  # bitsandbytes' packing for inference rounds scales, and has no backward
     turned = any(isinstance(module, Conv1D) for module in model.modules())
     targets = sorted(settings.targets or linear)
@@ -126,7 +130,7 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
     """A plain copy in fp32 with the adapters added into the weights; the model itself where it has none."""
     if not adapters(model):
         return model
-    whole = copy.deepcopy(model)
+    whole: Any = copy.deepcopy(model)
     for parent in list(whole.modules()):
         for name, child in list(parent.named_children()):
             if is_adapted(child) or (is_quantised(child) and not is_adapted(parent)):
@@ -167,3 +171,4 @@ def take_adapter(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
 def _installed(library: str) -> None:
     if find_spec(library) is None:
         raise ValueError(MISSING.format(library=library))
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # peft loads it, and it misses a kernel that is not used

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ikusei.models.load import load_tokenizer, to_device
 from ikusei.text.tokenizer import make_character_tokenizer
 from ikusei.text.train import SMALLEST, Kind, train_tokenizer
+
+SAMPLE = "ねこは かわいい。\n12 + 34 = 46, isn't it?"
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ def make_tokenizer(asked: MakeModel, texts: Iterable[str] = ()) -> PreTrainedTok
 
 
 def make_model(asked: MakeModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    """Random weights that depend on `seed` alone. Raises ValueError for an architecture that transformers does not know, and for a
-    vocabulary that has no place for some token."""
+    """Random weights that depend on `seed` alone. Raises ValueError for an architecture that transformers does not know, for a vocabulary
+    that has no place for some token, and for a tokenizer that would not be read again as it is."""
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     try:
         config = AutoConfig.for_model(asked.architecture, **{"vocab_size": len(tokenizer), **ids, **asked.config})
@@ -60,6 +63,21 @@ def make_model(asked: MakeModel, tokenizer: PreTrainedTokenizerBase, seed: int) 
         raise ValueError(
             f"model.config.vocab_size: got {size}, and the tokenizer has {len(tokenizer)} tokens; leave it out, or make it larger"
         )
+    _comes_back(tokenizer, config, asked.architecture)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return to_device(model)
+
+
+def _comes_back(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, architecture: str) -> None:
+    """Raises ValueError where transformers would read the tokenizer beside a model of this type as another one than it is."""
+    with TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        again = AutoTokenizer.from_pretrained(folder)
+    if again(SAMPLE)["input_ids"] != tokenizer(SAMPLE)["input_ids"]:
+        raise ValueError(
+            f"model.architecture: got {architecture!r}, beside which transformers reads every tokenizer as a {type(again).__name__}, and "
+            "this is none, so that what is trained could not be loaded again; take another architecture, such as qwen3 or llama, or the "
+            "tokenizer of a model of this family (tokenizer: its folder or hub id)"
+        )

@@ -15,11 +15,11 @@ RULE = "The first row, the one in the middle and the last, so that nothing is pi
 
 @dataclass(frozen=True)
 class Written:
-    """An answer in a row: its place there, what it earned, and its text."""
+    """An answer in a row: its place there, what is said of it, and its text."""
 
-    place: str  # chosen, rejected, best, or a rank
+    place: str  # chosen, rejected, best, a rank, or the number of an answer that is still to be judged
     best: bool
-    reward: str
+    said: str  # what it earned, in words
     text: str
 
 
@@ -52,7 +52,10 @@ def sentences(story: Story) -> Iterator[str]:
             "best": f"{left:,} prompts gave no row: none of their answers earned enough.",
             "pairs": f"{left:,} prompts gave no row: their answers all earned the same, so there is nothing to prefer.",
             "rankings": f"{left:,} prompts gave no row: their answers all earned the same, so there is nothing to rank.",
+            "answers": f"{left:,} prompts gave no row: their answers were all the same, so there is nothing to compare.",
         }[kind]
+    if kind == "answers":
+        yield 'Add to each row of data.jsonl what people say of its answers, as "votes": [3, 0]; the reward votes reads them.'
     yield "The rows are in data.jsonl; nothing was trained."
 
 
@@ -71,9 +74,11 @@ def asked(prompt: str | list[Mapping[str, Any]]) -> str:
 def answers(row: Mapping[str, Any]) -> list[Written]:
     """Best first; equal ones as they were written."""
     if "completion" in row:
-        return [Written("best", True, f"{row['reward']:g}", shorten(row["completion"]))]
+        return [Written("best", True, f"reward {row['reward']:g}", shorten(row["completion"]))]
     if "chosen" in row:
         both = zip(("chosen", "rejected"), row["rewards"], strict=True)
-        return [Written(place, place == "chosen", f"{reward:g}", shorten(row[place])) for place, reward in both]
+        return [Written(place, place == "chosen", f"reward {reward:g}", shorten(row[place])) for place, reward in both]
+    if "ranking" not in row:
+        return [Written(f"answer {number}", False, "to be judged", shorten(text)) for number, text in enumerate(row["responses"], start=1)]
     ranked = sorted(zip(row["ranking"], row["rewards"], row["responses"], strict=True), key=lambda each: each[0])
-    return [Written(f"rank {rank}", rank == 1, f"{reward:g}", shorten(text)) for rank, reward, text in ranked]
+    return [Written(f"rank {rank}", rank == 1, f"reward {reward:g}", shorten(text)) for rank, reward, text in ranked]

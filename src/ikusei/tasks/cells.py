@@ -6,12 +6,15 @@ Left out: tools, images, several texts in one message.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from ikusei.types import Message
 
 ROLES = ("system", "user", "assistant", "tool")
+SPEAKERS = {"Human": "user", "Assistant": "assistant"}  # in a dialogue that is written as one text
+SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 Answer = str | tuple[Message, ...]
 
 
@@ -90,7 +93,16 @@ def shared_beginning(one: Sequence[Message], other: Sequence[Message]) -> int:
     return same
 
 
+def turns_of(value: Any) -> Any:
+    """A dialogue written as one text, as in Anthropic's hh-rlhf ("\\n\\nHuman: ...\\n\\nAssistant: ..."), as messages; else the value."""
+    if not isinstance(value, str) or not SPEAKER.match(value):
+        return value
+    _, *pieces = SPEAKER.split(value)
+    return [{"role": SPEAKERS[name], "content": said.strip()} for name, said in zip(pieces[::2], pieces[1::2], strict=True)]
+
+
 def messages_of(value: Any, column: str) -> tuple[Message, ...]:
+    value = turns_of(value)
     if not isinstance(value, list) or not value:
         raise ValueError(f'{column} is {kind_of(value)}; a list of messages is needed: [{{"role": "user", "content": "..."}}]')
     return tuple(_message(message, f"{column}: message {number}") for number, message in enumerate(value, start=1))

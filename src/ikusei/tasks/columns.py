@@ -6,7 +6,8 @@
     instruction, input, output             Alpaca: the same, with `system` where there is one
     conversations                          ShareGPT: messages by other names, `from` and `value`
     prompt, chosen, rejected               a preference, with `margin` and `weight` where there are any; without `prompt`, both are
-                                           whole conversations, and what they begin with in common is the prompt
+                                           whole conversations, and what they begin with in common is the prompt; these may be
+                                           messages, or texts as in Anthropic's hh-rlhf: "\\n\\nHuman: ...\\n\\nAssistant: ..."
     prompt, responses, ranking             the rank of each response: 1 is best, equal ranks are ties; with `weight`
     prompt, completion, label              a judgement of one response: true or false
     prompt                                 reinforcement learning
@@ -35,6 +36,7 @@ from ikusei.tasks.cells import (
     shared_beginning,
     spoken,
     text_of,
+    turns_of,
 )
 from ikusei.types import Example, Message
 
@@ -76,7 +78,7 @@ def read_row(row: Row) -> Reading:
     """Raises ValueError with what is wrong and the fix, where the row has no shape or breaks its rules."""
     names, own = tuple(row), dict(row)
     half = [name for name in ("chosen", "rejected") if name not in row]
-    if len(half) == 1:
+    if len(half) == 1 and "messages" not in row:  # one half may have been renamed, to be learned by itself
         raise ValueError(lacking(names, half, "A preference needs prompt, chosen, rejected"))
     for shape in SHAPES:
         if all(_has(row, name) for name in shape.columns if not (name == "prompt" and "chosen" in row)):
@@ -190,7 +192,7 @@ def _judged(row: Row) -> Example:
 
 
 def _preference(row: Row) -> Example:
-    given = [row.pop(name) for name in ("chosen", "rejected")]
+    given = [turns_of(row.pop(name)) for name in ("chosen", "rejected")]
     margin, weight = row.pop("margin", None), _weight(row)
     if all(isinstance(each, list) and each and isinstance(each[0], dict) and each[0].get("role") != "assistant" for each in given):
         prompt, chosen, rejected = _whole(given[0], given[1], row.pop("prompt", None))
