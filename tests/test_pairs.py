@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import json
 import random
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +20,11 @@ from ikusei.forest import plant
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.collect import CollectSettings, row_of
-from ikusei.loops.distance import advice, displacement, distance
+from ikusei.loops.distance import advice, distance
 from ikusei.loops.diverse import most_telling, similarity, worth
 from ikusei.loops.steps import update
 from ikusei.rewards.votes import Votes
 from ikusei.road import train
-from ikusei.run.statistics import Interval
 from ikusei.text.chat import continuation, render
 from ikusei.types import Example, Group, Prompt, Response, Sampling, Score
 from laws import worlds
@@ -120,18 +118,6 @@ def test_data_from_elsewhere_is_told(parrot: LocalPolicy, tmp_path: Path) -> Non
     assert "come from elsewhere" in told
     assert "100% of the prompts its own answer earns more" in told
     assert distance(parrot, [replace(own[0], tiers=None)], Sampling(max_tokens=8), 0, 1 << 20, None) == {}
-
-
-def test_displacement_is_told() -> None:
-    def at(value: float) -> dict[str, Any]:
-        return {"logps/chosen": asdict(Interval(value, value - 1, value + 1))}
-
-    assert displacement(at(-10.0), at(-9.0)) is None
-    assert displacement(at(-10.0), at(-11.0)) is None  # within the intervals
-    told = displacement(at(-10.0), at(-14.0))
-    assert told is not None
-    assert "-10.0 → -14.0 nats" in told
-    assert displacement({}, at(-14.0)) is None
 
 
 QUIET = Console(file=io.StringIO())

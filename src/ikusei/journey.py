@@ -15,7 +15,7 @@ from ikusei.backends.local import export
 from ikusei.collecting import Collecting
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.asked import Before, recall
-from ikusei.loops.distance import advice, displacement, distance
+from ikusei.loops.distance import advice, distance
 from ikusei.loops.evaluate import Evaluation
 from ikusei.loops.few_shot import evaluate_with_shots
 from ikusei.loops.filtering import Filter
@@ -122,7 +122,6 @@ class Journey:
             self._normalise("after")
             self.run.save_final(lambda folder: export(policy.causal.model, policy.tokenizer, folder))
             self._measure("after", self.step, workers, shown, stop)
-            self._warn(displacement(self.evaluations.get("before", {}), self.evaluations.get("after", {})))
         return "finished"
 
     def summary(self, status: str) -> dict[str, Any]:

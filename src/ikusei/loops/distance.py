@@ -1,10 +1,10 @@
 """How far preference data lies from the policy that is to learn from it, and what to do about it.
 
-    gap            mean log p(t) of what the policy writes itself  -  mean log p(t) of the data's answers      nats a token, of chosen
-                   and of rejected answers: 0 where the data could be its own
-    outdone        the share of prompts to which its own answer earns more than the chosen one (as in filtered DPO, arXiv:2404.13846)
-    displacement   how the log-prob of held-out chosen answers moved in training (arXiv:2410.08847)
+    gap        mean log p(t) of what the policy writes itself  -  mean log p(t) of the data's answers      nats a token, of chosen
+               and of rejected answers: 0 where the data could be its own
+    outdone    the share of prompts to which its own answer earns more than the chosen one (as in filtered DPO, arXiv:2404.13846)
 
+How the log-probs of held-out answers moved in training is told by the report (run/gains.py: likelihood displacement, arXiv:2410.08847).
 Of pairs far away a loss mostly lowers what the policy never says: the margin grows, its answers hardly change. Of chosen answers that are
 worse than its own it learns to be worse (arXiv:2408.06266).
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import Any
 
 from ikusei.forest import plant
 from ikusei.guard.workers import RewardWorkers
@@ -62,17 +61,6 @@ def advice(found: Mapping[str, Interval]) -> str | None:
             "both (algorithm: {name: apo, kind: down})"
         )
     return "; ".join(told) or None
-
-
-def displacement(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
-    """From two measurements on held-out rows: chosen answers that became clearly rarer, in words."""
-    old, new = (each.get("logps/chosen") for each in (before, after))
-    if not old or not new or None in (old["low"], new["high"]) or new["high"] >= old["low"]:
-        return None
-    return (
-        f"held-out chosen answers became rarer: log-prob {old['value']:.1f} → {new['value']:.1f} nats, while the margin may have grown. "
-        "Hold them up with algorithm.nll_coef, raise beta, or take fewer steps"
-    )
 
 
 def _per_token(policy: Policy, groups: Sequence[Group], tokens_per_part: int) -> list[list[float]]:

@@ -54,6 +54,9 @@ OF_ROWS = {
     "rewards/rejected": Figure("implicit reward, rejected"),
     "logps/chosen": Figure("log-probability, chosen", "of the whole answer, in nats: nearer to 0 is likelier"),
     "logps/rejected": Figure("log-probability, rejected", "of the whole answer, in nats"),
+    "gap/chosen": Figure("distance, chosen", "how much less likely a token is than one of the model's own answers, nats; 0: as its own"),
+    "gap/rejected": Figure("distance, rejected", "the same of the rejected answers"),
+    "outdone": Figure("own answer is better", "prompts to which it earns more than the chosen one; as much counts half", share=True),
     "loss": Figure("loss", "of the algorithm on rows that it does not learn from; lower is better"),
     "entropy": Figure("entropy", "nats a token"),
 }
