@@ -2,7 +2,7 @@
 
     python bench/memory.py        half an hour; writes docs/memory.md
 
-Each run is `ikusei train` in a process of its own, two steps of a made model of 115 million parameters. What is measured is the memory that
+Each run is `ikusei train` in a process of its own, two steps of a made model of 98 million parameters. What is measured is the memory that
 the process has asked for and holds (RssAnon; on a CPU files that are mapped come and go), at its highest in the second step, which has
 everything that a step can have, less what a process holds that has loaded the libraries alone.
 """
@@ -24,7 +24,7 @@ from data import make_model
 from workloads import qwen3
 
 DOCS = Path(__file__).parents[1] / "docs" / "memory.md"
-BIG = qwen3(hidden=768, layers=12, heads=12, head_dim=64, inner=2560, words=8_000)  # 115 M
+BIG = qwen3(hidden=768, layers=12, heads=12, head_dim=64, inner=2560, words=8_000)  # 98 M
 PROMPT, ANSWER, ROWS, STEPS = 64, 64, 8, 2
 PART, SMALL_PART = 1024, 256
 ONLINE = {"prompts_per_step": 2, "num_responses": 4}
@@ -137,28 +137,37 @@ def page(floor: float, weights: float, found: dict[tuple[str, str], float]) -> s
     for method in METHODS:
         table.append(f"| {method} | " + " | ".join(f"{found[method, switch] - floor:,.0f}" for switch in SWITCHES) + " |")
     return TEXT.format(
-        floor=floor, part=PART, weights=weights, prompt=PROMPT, answer=ANSWER, rows=ROWS, date=date.today(), table="\n".join(table)
+        floor=floor,
+        million=weights * 2**20 / 4e6,
+        part=PART,
+        weights=weights,
+        prompt=PROMPT,
+        answer=ANSWER,
+        rows=ROWS,
+        date=date.today(),
+        table="\n".join(table),
     )
 
 
 TEXT = """# Memory
 
-What a run holds at its highest beyond the libraries ({floor:,.0f} MiB), in MiB, by method and by switch: a Qwen3 of 115 million parameters,
-{weights:,.0f} MiB in fp32; rows of {prompt} + {answer} tokens, {rows} answers a step, updates in parts of {part:,} tokens unless said.
+What a run holds at its highest beyond the libraries ({floor:,.0f} MiB), in MiB, by method and by switch: a Qwen3 of {million:.0f} million
+parameters, {weights:,.0f} MiB in fp32; rows of {prompt} + {answer} tokens, {rows} answers a step, updates in parts of {part:,} tokens unless said.
 Measured {date} on two cores with `python bench/memory.py`.
 
 {table}
 
 - **Weights trained whole** cost four times their size: themselves, gradients, two moments. With adapters three of the four are those of the
-  adapters alone, and a reference costs nothing, for it is the model with its adapters switched off. In 4 bits the frozen matrices take an
-  eighth of fp32; embeddings and head stay as they are.
+  adapters alone, and a reference costs nothing, for it is the model with its adapters switched off.
+- **In 4 bits** the frozen matrices take an eighth of fp32; embeddings and head stay as they are. On a CPU that shows only with
+  checkpointing and small parts: without them as much is held again (where was not found; each matrix is unpacked for its product).
 - **Activations** grow with the tokens of a part (`train.tokens_per_part`), which changes no number of the result. With
   `policy.gradient_checkpointing` they are those of one layer, for a third more time.
 - **A prompt is laid out once** however many answers it has, and logits exist for a block of words at a time.
 - **Moments**: `policy.optimizer: adamw_8bit` keeps them in 8 bits; `policy.offload_optimizer: true` keeps them in the CPU's memory, which
   on a CPU is where they are.
 - With `policy.precision: bf16` what is frozen under adapters is held in bf16.
-- An export with adapters holds the weights a second time, for a moment.
+- Saving a model with adapters makes it once more, whole and in fp32, in the CPU's memory; that is not in the table.
 """
 
 

@@ -12,11 +12,16 @@ from transformers import AutoModelForCausalLM
 
 from ikusei.algos.lm import LanguageModelling
 from ikusei.backends.local import LocalPolicy, LocalSettings, WithoutAdapter
-from ikusei.forest import plant
+from ikusei.check import check_file
+from ikusei.forest import Loss, plant
 from ikusei.loops.steps import update
 from ikusei.models import adapter
 from ikusei.models.adapter import Lora
+from ikusei.models.heads import RewardModel
 from ikusei.models.load import load_model
+from ikusei.parts import build
+from ikusei.protocols import LossFunction
+from ikusei.recipe import read_recipe
 from ikusei.types import Prompt, Sampling
 from laws import worlds
 
@@ -31,10 +36,10 @@ def make_policy(
     return LocalPolicy(worlds.make_model(name, seed, reward="reward" in needs), worlds.IDS, settings, needs)
 
 
-def learned(policy: LocalPolicy, steps: int = 3) -> LocalPolicy:
+def learned(policy: LocalPolicy, steps: int = 3, lr: float = 1e-2) -> LocalPolicy:
     forest = plant(worlds.make_groups(worlds.FOREST_SHAPES["mixed"]))
     for _ in range(steps):
-        update(policy, [(forest, LanguageModelling().loss)], 1 << 20, lr=1e-2)
+        update(policy, [(forest, LanguageModelling().loss)], 1 << 20, lr=lr)
     return policy
 
 
@@ -52,7 +57,7 @@ def test_it_begins_as_the_model_and_only_adapters_move(name: str) -> None:
     moved = {key for key, weight in worlds.weights(adapted).items() if not torch.equal(weight, before[key])}
     assert moved
     assert all("lora_" in key for key in moved)
-    assert moved == set(adapter.adapter_weights(adapted.causal.model))
+    assert moved == set(adapter.trained_weights(adapted.causal.model))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,10 +83,11 @@ def test_the_export_is_a_plain_model(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(logps(LocalPolicy(loaded, worlds.IDS)), logps(adapted), rtol=1e-4, atol=1e-4)
 
 
-def test_its_own_gradients_are_those_of_the_merged_weights() -> None:
+def test_its_own_gradients_are_those_of_the_merged_weights(tmp_path: Path) -> None:
     """dL/dB = scale dL/dW A' and dL/dA = scale B' dL/dW, from the gradient of a plain model of the same weights."""
     adapted = learned(make_policy("qwen3", ADAPTED))
-    plain = LocalPolicy(adapter.merged(adapted.causal.model), worlds.IDS, LocalSettings(layout="forest"))
+    adapter.merged(adapted.causal.model).save_pretrained(tmp_path)
+    plain = LocalPolicy(load_model(str(tmp_path)), worlds.IDS, LocalSettings(layout="forest"))
     forest = plant(worlds.make_groups(worlds.FOREST_SHAPES["many short trees"], seed=4))
     for policy in (adapted, plain):
         policy.forward_backward(forest, LanguageModelling().loss)
@@ -122,8 +128,84 @@ def test_moments_elsewhere_are_the_same_steps(tmp_path: Path) -> None:
         learned(policy, 2).save(tmp_path / str(offloaded))
         other = make_policy("qwen3", LocalSettings(offload_optimizer=offloaded, weight_decay=0.1), seed=1)
         other.load(tmp_path / str(offloaded))
-        ends.append(worlds.weights(learned(other, 2)))
+        before = worlds.weights(other)
+        ends.append(worlds.weights(learned(other, 2, lr=1e-5)))  # another rate than before the checkpoint
+        assert max(float((ends[-1][name] - before[name]).abs().max()) for name in before) < 1e-4
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+CRITICS = [
+    LocalSettings(offload_optimizer=True, critic="separate"),
+    replace(ADAPTED, critic="separate"),
+    LocalSettings(lora=Lora(rank=3, bits=4), critic="separate"),
+]
+
+
+@pytest.mark.parametrize("settings", CRITICS, ids=["offloaded", "adapters", "four bits"])
+def test_a_critic_goes_on_where_it_was(settings: LocalSettings, tmp_path: Path) -> None:
+    worlds.make_model("qwen3").save_pretrained(tmp_path / "model")
+    bits = settings.lora.bits if settings.lora else None
+    made = [LocalPolicy(load_model(str(tmp_path / "model"), bits), worlds.IDS, settings, frozenset({"value"})) for _ in range(2)]
+    forest = plant(worlds.make_groups(worlds.FOREST_SHAPES["mixed"]))
+
+    def towards(number: float) -> LossFunction:
+        return lambda out, _: Loss((out.value_M - number).square().mean() + 0.1 * -out.logp_M.mean())
+
+    made[0].tokenizer = worlds.make_talker().tokenizer
+    update(made[0], [(forest, towards(3.0))], 1 << 20, lr=1e-2)
+    made[0].save(tmp_path / "checkpoint")
+    made[1].load(tmp_path / "checkpoint")
+    assert torch.load(tmp_path / "checkpoint" / "trainer.pt")["critic"].keys() == adapter.trained_weights(made[0].critic).keys()
+    for policy in made:
+        update(policy, [(forest, towards(2.0))], 1 << 20, lr=3e-3)
+    first, second = (policy.forward(forest).value_M for policy in made)
+    assert torch.equal(first, second)
+    assert first.abs().max() > 0
+
+
+def test_a_reference_that_follows_adapters(tmp_path: Path) -> None:
+    """Beside 4 bits too; it is saved without the weights beside them, and a mixture of factors is refused."""
+    policy = in_four_bits(tmp_path / "model", "qwen3")
+    reference = policy.reference(moves=True)
+    begun = logps(reference)
+    learned(policy)
+    assert torch.equal(logps(reference), begun)
+    reference.follow(policy, 1.0)
+    assert torch.equal(logps(reference), logps(policy))
+    reference.save(tmp_path / "reference")
+    other = in_four_bits(tmp_path / "model", "qwen3").reference(moves=True)
+    other.load(tmp_path / "reference")
+    assert torch.equal(logps(other), logps(reference))
+    (tmp_path / "pairs.jsonl").write_text("".join(f'{{"prompt": "{n}", "chosen": "a{n}", "rejected": "b"}}\n' for n in range(4)))
+    recipe = "task: {name: files, path: pairs.jsonl}\nalgorithm: dpo\npolicy: {lora: {rank: 2}}\n"
+    (tmp_path / "recipe.yaml").write_text(recipe + "train: {reference: {every: 2, mix: 0.6}}\n")
+    with pytest.raises(ValueError, match=r"train.reference.mix: got 0.6 with policy.lora; allowed: 1"):
+        build(read_recipe(tmp_path / "recipe.yaml"))
+
+
+def test_four_bits_are_not_rounded_twice(tmp_path: Path) -> None:
+    """What adapters add is less than the rounding, so an export of theirs cannot be loaded in 4 bits again; nor can a road do that."""
+    adapter.merged(in_four_bits(tmp_path / "model", "qwen3").causal.model).save_pretrained(tmp_path / "final")
+    load_model(str(tmp_path / "final"))
+    with pytest.raises(ValueError, match="beside weights in 4 bits, and rounding it again would lose"):
+        load_model(str(tmp_path / "final"), bits=4)
+    stage = "  - {{name: {name}, algorithm: grpo, train: {{steps: 1}}}}\n"
+    road = "model: seedling\ntask: arithmetic\npolicy: {lora: {rank: 2, bits: 4}}\nstages:\n"
+    (tmp_path / "road.yaml").write_text(road + stage.format(name="a") + stage.format(name="b"))
+    with pytest.raises(ValueError, match=r"stage b: policy.lora.bits: the stage that it begins from has adapters beside 4 bits too"):
+        check_file(tmp_path / "road.yaml")
+
+
+def test_a_reward_model_keeps_its_scale(tmp_path: Path) -> None:
+    one = make_policy("qwen3", ADAPTED, needs=frozenset({"reward"}))
+    one.tokenizer = worlds.make_talker().tokenizer
+    assert isinstance(one.causal, RewardModel)
+    one.causal.rescale(2.0, -1.5)
+    one.save(tmp_path)
+    other = make_policy("qwen3", ADAPTED, needs=frozenset({"reward"}))
+    other.load(tmp_path)
+    forest = plant(worlds.make_groups(worlds.FOREST_SHAPES["mixed"]))
+    assert torch.equal(one.forward(forest).reward_R, other.forward(forest).reward_R)
 
 
 def test_moments_in_eight_bits(tmp_path: Path) -> None:
@@ -204,5 +286,5 @@ def test_an_architecture_that_cannot_have_them() -> None:
 
 def test_reward_models_train_their_head_too() -> None:
     policy = make_policy("qwen3", ADAPTED, needs=frozenset({"reward"}))
-    trained = adapter.adapter_weights(policy.causal.model)
+    trained = adapter.trained_weights(policy.causal.model)
     assert any(name.startswith("score") for name in trained)

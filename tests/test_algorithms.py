@@ -133,6 +133,18 @@ def test_gdpo_tells_rewards_apart() -> None:
     assert forest["advantage_R"].tolist()[2] < forest["advantage_R"].tolist()[0] < forest["advantage_R"].tolist()[1]
 
 
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [
+        (CISPO, {"ratio_high": -5.0}), (CISPO, {"ratio_low": 6.0}), (GSPO, {"clip_low": -1.0}), (GRPO, {"target_entropy": -1.0}),
+        (GRPO, {"clip_high": -0.1}), (RLOO, {"kl_coef": -0.1}), (GDPO, {"clip_low": -0.2}), (Reinforce, {"kl_coef": -1.0}),
+    ],
+)  # fmt: skip
+def test_numbers_that_cannot_teach(kind: type, numbers: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"got \w+\(.*; allowed: "):
+        kind(**numbers)
+
+
 def test_the_entropy_bonus_adapts() -> None:
     algorithm = GRPO(target_entropy=1.0, entropy_step=0.1)
     state = algorithm.start()
@@ -309,6 +321,28 @@ def test_the_online_loop_names_step_and_group(policy: LocalPolicy) -> None:
         online.learn(4, groups, plant(groups).totals, {})
     assert all(torch.equal(a, b) for a, b in zip(before, weights(policy), strict=True))
     assert policy.version == 0
+
+
+def test_stale_samples_weigh_what_the_policy_holds_them_likely(policy: LocalPolicy) -> None:
+    """Each token's loss times pi_old / pi_sampled, at most the cap; an algorithm with one ratio a response takes the mean of its tokens."""
+    groups = [group([1.0, 0.0], [2, 3])]
+    sampled = ((-7.5, -4.0), (-6.0, -5.2, -8.0))  # about as likely as a word is to a model that knows nothing: some more, some less
+    groups = [replace(groups[0], responses=tuple(replace(r, logprobs=l) for r, l in zip(groups[0].responses, sampled, strict=True)))]
+    rows: Any = Rows(Nursery(num_text_rows=8), policy.tokenizer, 0)  # pyright: ignore[reportArgumentType]
+    workers, settings = RewardWorkers([RewardSpec("exact", "exact")]), OnlineSettings(importance_cap=2.0)
+    online = Online(policy, rows, workers, GRPO(), Sampling(), settings, 0, nobody_asked(policy))
+    forest = plant(groups)
+    streams = online.asked_before(groups, forest)
+    logp_M = policy.forward(forest).logp_M
+    expected_M = (logp_M - torch.tensor([*sampled[0], *sampled[1]])).exp().clamp(max=2.0)
+    assert 2.0 in expected_M.tolist() and min(expected_M.tolist()) < 1.0
+    torch.testing.assert_close(streams["importance_M"], expected_M)
+    torch.testing.assert_close(streams["old_logp_M"], logp_M)
+    forest = forest.with_streams(streams)
+    torch.testing.assert_close(forest.weight_R, torch.stack([expected_M[:2].mean(), expected_M[2:].mean()]))
+    forest = forest.with_streams(GRPO().credit(groups, forest, {}))
+    loss = GRPO().loss(policy.forward(forest), forest).value  # every ratio is 1
+    assert float(loss) == pytest.approx(float(-(0.5 * expected_M[:2].sum() - 0.5 * expected_M[2:].sum()) / 5))
 
 
 def test_the_supervised_loop_names_step_and_group(policy: LocalPolicy) -> None:

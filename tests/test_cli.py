@@ -10,6 +10,7 @@ import pytest
 from ruamel import yaml
 
 from ikusei.cli import main
+from ikusei.recipe import read_recipe
 
 HERE = Path(__file__).parents[1]
 SMALL = [
@@ -65,6 +66,13 @@ def test_own_rows_and_reward_from_new_to_chat(desk: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("sys.stdin", io.StringIO("100+111=\n\n"))
     assert run("chat", "--max-tokens", "16") == 0
     assert str(folder / "final") in capsys.readouterr().out.replace("\n", "")
+
+
+@pytest.mark.parametrize("reward", ["exact", "math", "think_format", "length", "votes"])
+def test_new_writes_a_recipe_for_every_reward(reward: str, desk: Path) -> None:
+    (desk / "votes.jsonl").write_text('{"prompt": "100+111=", "responses": ["a", "b"], "votes": [1, 0]}\n')
+    assert run("new", f"{reward}.yaml", "--data", "my.jsonl", "--reward", reward) == 0
+    assert len(read_recipe(desk / f"{reward}.yaml").rewards) == 1
 
 
 def test_supervised_rows_are_learned_from(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:

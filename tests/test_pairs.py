@@ -6,7 +6,7 @@ import io
 import json
 import random
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +19,19 @@ from ikusei.backends.local import LocalPolicy
 from ikusei.forest import plant
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
+from ikusei.loops import diverse
 from ikusei.loops.collect import CollectSettings, row_of
 from ikusei.loops.distance import advice, distance
 from ikusei.loops.diverse import most_telling, similarity, worth
 from ikusei.loops.steps import update
 from ikusei.rewards.votes import Votes
 from ikusei.road import train
+from ikusei.stages import read_stages
 from ikusei.text.chat import continuation, render
 from ikusei.types import Example, Group, Prompt, Response, Sampling, Score
 from laws import worlds
 
+QUIET = Console(file=io.StringIO())
 TEXTS = ["the cat is warm", "the cat is very warm", "a cat is warm", "dogs bark at night", "dogs bark all night", "42"]
 
 
@@ -49,6 +52,31 @@ def test_two_are_the_best_two() -> None:
             u = similarity(texts)
             best = max(worth(u, pair, diversity) for pair in combinations(range(9), 2))
             assert worth(u, most_telling(texts, 2, diversity), diversity) == pytest.approx(best)
+
+
+def test_exchanging_one_betters_what_was_grown() -> None:
+    """Of four, growing from every start does not always find a set that no exchange of one answer betters."""
+    chance, bettered = random.Random(1), 0
+    for _ in range(60):
+        texts = ["".join(chance.choice("abc") for _ in range(chance.randint(1, 8))) for _ in range(12)]
+        u, chosen = similarity(texts), most_telling(texts, 4)
+        grown = max(worth(u, diverse._grown(u, first, 4, 1.0), 1.0) for first in range(12))
+        bettered += worth(u, chosen, 1.0) > grown + 1e-9
+        for at, new in product(range(4), set(range(12)) - set(chosen)):
+            assert worth(u, [*chosen[:at], new, *chosen[at + 1 :]], 1.0) <= worth(u, chosen, 1.0) + 1e-9
+    assert bettered > 0
+
+
+def test_answers_that_are_cut_off_are_no_end(tmp_path: Path) -> None:
+    """Where no answer of a step is whole, none can be chosen to be judged; the collection goes on, and says what was written."""
+    (tmp_path / "asked.jsonl").write_text('{"prompt": "1+1=", "answer": "2"}\n')
+    text = "task: {name: files, path: asked.jsonl, test_share: 0.0}\nrewards: [exact]\nsampling: {max_tokens: 1}\n"
+    (tmp_path / "cut.yaml").write_text(text + "collect: {kind: pairs, num_prompts: 1, num_responses: 5, judged: 2}\n")
+    outcome = train(tmp_path / "cut.yaml", folder=tmp_path / "cut", console=QUIET)
+    assert outcome.problem is not None and "no row was collected" in outcome.problem
+    row = json.loads((tmp_path / "cut" / "metrics.jsonl").read_text())
+    assert row["completions/clipped_ratio"] == 1
+    assert row["tokens_sampled"] == 5
 
 
 def test_diversity_keeps_them_apart() -> None:
@@ -102,8 +130,8 @@ def pair(policy: LocalPolicy, text: str, chosen: str, rejected: str) -> Group:
 
 def test_data_from_elsewhere_is_told(parrot: LocalPolicy, tmp_path: Path) -> None:
     (tmp_path / "calm.py").write_text("def calm(prompt, response, **columns):\n    return columns['worth'].get(response, 0.5)\n")
-    own = [pair(parrot, text, "はい", "いいえ") for text in "abcdef"]
-    far = [pair(parrot, text, "123 xyz", "いいえ") for text in "abcdef"]
+    own = [pair(parrot, text, "はい", "いいえ") for text in "abcdef" * 2]
+    far = [pair(parrot, text, "123 xyz", "いいえ") for text in "abcdef" * 2]
     with RewardWorkers([RewardSpec("calm", f"{tmp_path}/calm.py:calm")]) as workers:
         found = [distance(parrot, groups, Sampling(max_tokens=8), 0, 1 << 20, workers) for groups in (own, far)]
     near, away = found
@@ -120,7 +148,6 @@ def test_data_from_elsewhere_is_told(parrot: LocalPolicy, tmp_path: Path) -> Non
     assert distance(parrot, [replace(own[0], tiers=None)], Sampling(max_tokens=8), 0, 1 << 20, None) == {}
 
 
-QUIET = Console(file=io.StringIO())
 COLLECTED = """
 model: seedling
 task: {{name: files, path: asked.jsonl, test_share: 0.0}}
@@ -150,6 +177,13 @@ def test_people_judge_what_the_model_wrote(tmp_path: Path) -> None:
         assert votes[row["prompt"]][row["rejected"]] == 0
 
 
+def test_a_road_cannot_learn_from_what_nobody_judged(tmp_path: Path) -> None:
+    stages = "  - {name: ask, collect: {kind: answers}}\n  - {name: dpo, task: {name: files, path: 'stage:ask'}, algorithm: dpo}\n"
+    (tmp_path / "road.yaml").write_text("model: seedling\ntask: arithmetic\nstages:\n" + stages)
+    with pytest.raises(ValueError, match="stage 'ask' leaves answers that nobody has judged, and here it takes rows"):
+        read_stages(tmp_path / "road.yaml")
+
+
 def test_votes_that_are_none(tmp_path: Path) -> None:
     file = tmp_path / "votes.jsonl"
     file.write_text('{"prompt": "a", "responses": ["x", "y"], "votes": [2, null]}\n{"prompt": "a", "completion": "x", "label": false}\n')
@@ -158,6 +192,6 @@ def test_votes_that_are_none(tmp_path: Path) -> None:
     file = tmp_path / "bad.jsonl"
     file.write_text('{"prompt": "a", "responses": ["x", "y"], "votes": [2]}\n')
     with pytest.raises(ValueError, match=r"bad.jsonl:1: .*a number for each response"):
-        Votes(str(file))(asked, "x")
+        Votes(str(file))
     with pytest.raises(ValueError, match="no such file"):
         Votes("nowhere.jsonl")

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from ikusei import recipe
-from ikusei.algos import ALGORITHMS, VALUES
+from ikusei.algos import ALGORITHMS, VALUES, cispo, grpo
 from ikusei.recipe import Recipe, read_recipe, resolved
 from ikusei.recipe_reader import Document, RecipeError, build, dump_yaml, parse, plain, resolve_path, with_overrides
 from ikusei.tasks.arithmetic import Arithmetic
@@ -411,6 +411,16 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_a_name_of_a_value_can_be_overridden(tmp_path: Path) -> None:
+    """By another name, and each of its numbers too."""
+    (tmp_path / "r.yaml").write_text("task: arithmetic\nalgorithm: dapo\n")
+    read = lambda *overrides: read_recipe(tmp_path / "r.yaml", overrides).algorithm  # noqa: E731
+    assert read() == grpo.GRPO(scale_rewards="group", aggregate="token", clip_high=0.28)
+    assert read("algorithm.name=lite_ppo") == grpo.GRPO(scale_rewards="batch", aggregate="token")
+    assert read("algorithm.name=cispo") == cispo.CISPO()
+    assert read("algorithm.clip_high=0.3") == grpo.GRPO(scale_rewards="group", aggregate="token", clip_high=0.3)
+
+
 @pytest.mark.usefixtures("stand_ins")
 def test_names_that_are_not_there(tmp_path: Path) -> None:
     own = "or a class of your own as my_file.py:MyClass or package.module:MyClass"
@@ -423,7 +433,7 @@ def test_names_that_are_not_there(tmp_path: Path) -> None:
         f"quick.yaml:1: task.name: unknown (did you mean 'arithmetic'?), got \"aritmetic\"; {tasks}",
         f"quick.yaml:3: algorithm.name: unknown (did you mean 'grpo'?), got \"grop\"; allowed: {', '.join([*ALGORITHMS, *VALUES])}, {own}",
         "quick.yaml:5: rewards.0: unknown reward (did you mean 'exact'?), got \"exakt\"; "
-        "allowed: exact, math, think_format, length, learned, or my_file.py:function",
+        "allowed: exact, math, think_format, length, votes, learned, or my_file.py:function",
     ]
     assert "quick.yaml:5: rewards.2: a second reward called 'exact'; give it another `name`" in told
     assert "quick.yaml:5: rewards.3.path: missing, and it has no default" in told

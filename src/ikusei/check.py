@@ -166,8 +166,9 @@ def _memory(recipe: Recipe, parts: Parts) -> str:
         activations = recipe.train.tokens_per_part * hidden * 4 * (layers + 17 if recipe.policy.gradient_checkpointing else 17 * layers)
     if not isinstance(recipe.train, SupervisedSettings):
         cache = 8 * layers * hidden * parts.policy.settings.num_slots * min(recipe.sampling.max_tokens + 64, parts.policy.causal.context)
-    total = state + activations + cache + 4 * KEPT_LOGITS + 12 * BLOCK_LOGITS
-    pieces = {"weights and optimiser": state, "activations": activations, "sampler": cache}
+    export = 4 * parameters if recipe.policy.lora else 0  # the whole model once more, on the CPU, while it is saved
+    total = state + activations + cache + export + 4 * KEPT_LOGITS + 12 * BLOCK_LOGITS
+    pieces = {"weights and optimiser": state, "activations": activations, "sampler": cache} | ({"saving": export} if export else {})
     return f"about {_size(total)} at most beside torch itself: " + ", ".join(f"{name} {_size(size)}" for name, size in pieces.items())
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from ikusei.loops.collect import Collect, CollectSettings
-from ikusei.loops.measure import describe, scored_tokens
+from ikusei.loops.collect import Collect, Collected, CollectSettings
+from ikusei.loops.measure import describe, lengths, scored_tokens
 from ikusei.loops.steps import stop_on_interrupt
 from ikusei.parts import Parts
 from ikusei.recipe import Recipe
@@ -37,14 +37,14 @@ class Collecting:
             with display(loop.num_steps, str(self.run.path), self.console) as shown:
                 shown.say(parts.policy.said)
                 for step in loop.steps(self.step, stop):
-                    metrics = self._keep(step.number, step.groups, step.rows)
+                    metrics = self._keep(step)
                     shown.update(step.number, metrics, None)
                 shown.say(f"{self.num_rows} rows in {self.data}")
                 if stop and self.step < loop.num_steps:
                     return "interrupted"
         if self.num_rows == 0:
             raise ValueError(
-                "no row was collected: the answers to every prompt all earn the same, or were all cut off; "
+                "no row was collected: the answers to every prompt earn the same, are cut off, or no reward says anything of them; "
                 "raise collect.num_responses, sampling.temperature or sampling.max_tokens, or take an easier task"
             )
         return "finished"
@@ -67,13 +67,14 @@ class Collecting:
         lines = files.raw_lines(self.data)[: self.num_rows] if self.data.exists() else []
         files.write_text(self.data, "".join(line.decode() + "\n" for line in lines))
 
-    def _keep(self, number: int, groups: list[Any], rows: list[dict[str, Any] | None]) -> dict[str, float]:
+    def _keep(self, step: Collected) -> dict[str, float]:
         """The step's rows, and last its line of metrics: with it the step counts."""
-        kept = [row for row in rows if row is not None]
+        kept = [row for row in step.rows if row is not None]
         for row in kept:
             files.append_line(self.data, row)
-        self.step, self.num_rows = number, self.num_rows + len(kept)
-        self.tokens_sampled += scored_tokens(groups)
-        metrics = describe(groups, len(kept)) | {"rows": float(self.num_rows), "tokens_sampled": float(self.tokens_sampled)}
-        self.run.record(number, metrics, groups, [row is not None for row in rows])
+        self.step, self.num_rows = step.number, self.num_rows + len(kept)
+        self.tokens_sampled += scored_tokens(step.written)
+        metrics = describe(step.groups, len(kept)) | lengths(step.written)
+        metrics |= {"rows": float(self.num_rows), "tokens_sampled": float(self.tokens_sampled)}
+        self.run.record(step.number, metrics, step.groups, [row is not None for row in step.rows])
         return metrics

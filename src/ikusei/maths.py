@@ -117,3 +117,9 @@ def whiten(x: Tensor, shift_mean: bool = True) -> Tensor:
     mean = x.mean()
     white = (x - mean) / ((x - mean).square().mean() + 1e-8).sqrt()
     return white if shift_mean else white + mean
+
+
+def demand(algorithm: object, holds: bool, allowed: str) -> None:
+    """Raises ValueError with the algorithm's numbers and what is allowed, unless that holds."""
+    if not holds:
+        raise ValueError(f"got {algorithm}; allowed: {allowed}")

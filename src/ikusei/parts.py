@@ -24,7 +24,7 @@ from ikusei.protocols import Task
 from ikusei.recipe import Recipe
 from ikusei.tasks.columns import lacking
 from ikusei.tasks.files import Files
-from ikusei.types import Example, Group, Prompt, Response
+from ikusei.types import Example, Group, Prompt, Response, Score
 
 TASK = ("num_rows", "row", "rewards")  # what a user's own class must have
 MEMBERS = {"task": TASK, "eval_task": TASK, "replay_task": TASK, "algorithm": ("needs", "start", "keep", "credit", "loss", "advance")}
@@ -51,7 +51,7 @@ class Parts:
     @property
     def facts(self) -> dict[str, Any]:
         causal = self.policy.causal
-        parameters = sum(p.numel() for p in causal.model.parameters())
+        parameters = causal.model.num_parameters()  # of weights, however few bytes they take
         return {"threads": self.policy.threads, "layout": causal.layout, "precision": causal.precision, "parameters": parameters}
 
     def workers(self, log: Path | None = None) -> RewardWorkers:
@@ -95,6 +95,13 @@ def fits_together(recipe: Recipe, needs: frozenset[str]) -> None:
         raise ValueError(f"rewards: none given, and the task brings none; {why}; name at least one, for example rewards: [exact]")
     if "reward" in needs and (filtered or train.replay.examples):
         raise ValueError("train.filtered and train.replay: for language models, and this algorithm trains a reward model; drop them")
+    if train is not None and recipe.policy.lora and train.reference.every and train.reference.mix != 1:
+        raise ValueError(
+            f"train.reference.mix: got {train.reference.mix} with policy.lora; allowed: 1; a mixture of two adapters' factors "
+            "is none of their products"
+        )
+    if not supervised and train is not None:
+        _can_compare(recipe)
     if "mismatched" in needs and train.examples_per_step < 2:
         raise ValueError("train.examples_per_step: got 1; KTO compares each answer with another row's prompt; allowed: 2 or more")
     if train is not None and train.replay.examples > 0 and recipe.replay_task is None:
@@ -102,6 +109,16 @@ def fits_together(recipe: Recipe, needs: frozenset[str]) -> None:
             f"got train.replay.examples={train.replay.examples} and no replay_task; allowed: both, or the task alone, which is then only "
             "measured; for example replay_task: nursery with train: {replay: {examples: 4, weight: 0.1}}"
         )
+
+
+def _can_compare(recipe: Recipe) -> None:
+    """Raises ValueError where the algorithm can do nothing with groups of this size, or nothing with weights of stale samples."""
+    count = recipe.train.num_responses
+    answers = tuple(Response((0,), (True,), "", score=Score(float(i))) for i in range(count))
+    if not recipe.algorithm.keep(Group(Prompt("", (0,), ""), answers, tiers=tuple(range(count)))):
+        raise ValueError(f"train.num_responses: got {count}; the algorithm compares answers to one prompt; allowed: 2 or more, 8 is usual")
+    if recipe.train.importance_cap is not None and "tiers" in recipe.algorithm.needs:
+        raise ValueError("train.importance_cap: weighs tokens, and this algorithm learns from pairs; leave it out")
 
 
 def train_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, context: int) -> Rows:

@@ -93,7 +93,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def read_document(document: Document, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a document that was parsed."""
-    document = spelled_out(with_overrides(spelled_out(document), overrides))
+    document = _valued(spelled_out(with_overrides(spelled_out(document), overrides)))
     kinds, document = _chosen(_with_defaults(document))
     built = build(make_dataclass("Recipe", kinds.items(), frozen=True), document)
     absent = {"eval_task": built.task, "replay_task": None, "algorithm": None, "train": None, "collect": None}
@@ -115,11 +115,18 @@ def spelled_out(document: Document) -> Document:
     for section in NAMED.keys() & data.keys():
         if isinstance(data[section], str):
             data[section] = {"name": data[section]}
-        if section == "algorithm" and isinstance(data[section], dict) and data[section].get("name") in VALUES:
-            data[section] = {**VALUES[data[section]["name"]], **data[section], "name": VALUES[data[section]["name"]]["name"]}
     if isinstance(data.get("rewards"), list):
         data["rewards"] = [{"path": each} if isinstance(each, str) else each for each in data["rewards"]]
     return replace(document, data=data)
+
+
+def _valued(document: Document) -> Document:
+    """The document with the class and the numbers that the name of a value stands for; what is given beside it wins."""
+    given = document.data.get("algorithm")
+    if not isinstance(given, dict) or given.get("name") not in VALUES:
+        return document
+    value = VALUES[given["name"]]
+    return replace(document, data={**document.data, "algorithm": {**value, **given, "name": value["name"]}})
 
 
 def _with_defaults(document: Document) -> Document:

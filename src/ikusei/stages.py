@@ -19,7 +19,7 @@ REF = "stage:"
 ROAD = frozenset({"name", "model", "stages", "lens"})  # keys that are the road's own
 SECTIONS = ROAD | {section.name for section in fields(Recipe)}  # which no stage can be called, so that overrides mean one thing
 TRAINING, COLLECTING = frozenset({"algorithm", "train"}), frozenset({"collect"})
-Left = Literal["rows", "a language model", "a reward model"]
+Left = Literal["rows", "answers that nobody has judged", "a language model", "a reward model"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,9 @@ def read_stages(path: Path, overrides: Sequence[str] = ()) -> list[Stage]:
         own = replace(own, overrides={key: mine[text] for key, text in own.overrides.items()})
         stage = Stage(n + 1, name, own.with_problems(_reference_problems(own, stages)))
         recipe = stage.recipe()
-        leaves = "rows" if collects else "a reward model" if "reward" in needs_of(recipe) else "a language model"
+        leaves: Left = "a reward model" if "reward" in needs_of(recipe) else "a language model"
+        if recipe.collect is not None:
+            leaves = "answers that nobody has judged" if recipe.collect.kind == "answers" else "rows"
         own.with_problems(_kind_problems(own, stages, leaves)).raise_problems()
         stages.append(replace(stage, leaves=leaves))
         if leaves == "a language model":
@@ -108,6 +110,12 @@ def prove(stage: Stage, stages: Sequence[Stage]) -> None:
                 check_kind(model, reward=True)
         if isinstance(recipe.model, str) and not recipe.model.startswith(REF) and "reward" not in needs:
             check_kind(recipe.model, reward=False)
+        before = next((each.recipe() for each in stages if recipe.model == REF + each.name), None)
+        if before is not None and all(each.policy.lora and each.policy.lora.bits for each in (before, recipe)):
+            raise ValueError(
+                "policy.lora.bits: the stage that it begins from has adapters beside 4 bits too, and rounding what that leaves would lose "
+                "what they learned; leave bits out of one of them"
+            )
         _prove_rows(stage, recipe, _origin(recipe, stages))
         if specs:
             with RewardWorkers(specs):

@@ -58,7 +58,7 @@ def like(mine: LocalPolicy, name: str, reward: bool = False) -> PreTrainedModel:
         adapter.adapt(model, mine.settings.lora, seed=9)
         if reward:
             model.score.requires_grad_(True)
-        adapter.take_adapter(model, adapter.adapter_weights(mine.causal.model))
+        adapter.take_weights(model, adapter.trained_weights(mine.causal.model))
     return model
 
 

@@ -17,6 +17,7 @@ from ikusei.run.files import read_json
 OWN = {  # what each keeps that others do not, by a part of its name among what is left
     "dpo, stored reference": "reference",
     "tr-dpo": "reference/model.safetensors",
+    "tr-dpo, adapters": "reference/adapter.pt",
     "filtered dpo": "state",
     "kto": "reference/model.safetensors",
     "reward model": "final/config.json",

@@ -78,6 +78,9 @@ REPLAYED = "replay_task: {name: files, path: texts.jsonl, test_share: 0.0}"
 KINDS = {
     "dpo, stored reference": SUPERVISED.format(data="pairs.jsonl", algorithm="dpo", more="", rest=""),
     "tr-dpo": SUPERVISED.format(data="pairs.jsonl", algorithm="dpo", more="reference: {every: 3, mix: 0.6}", rest=""),
+    "tr-dpo, adapters": SUPERVISED.format(
+        data="pairs.jsonl", algorithm="dpo", more="reference: {every: 3}", rest="policy: {lora: {rank: 4}}"
+    ),
     "filtered dpo": SUPERVISED.format(data="pairs.jsonl", **FILTERED),
     "kto": SUPERVISED.format(data="labels.jsonl", algorithm="kto", more="reference: {every: 4}", rest=""),
     "reward model": SUPERVISED.format(
@@ -206,7 +209,7 @@ def left(folder: Path) -> dict[str, Any]:
             name = str(file.relative_to(folder))
             if file.suffix == ".safetensors":
                 found |= {f"{name}/{key}": tensor for key, tensor in load_file(file).items()}
-            elif file.name == "trainer.pt":
+            elif file.suffix == ".pt":
                 found |= flat(name, torch.load(file, weights_only=True))
             elif file.name == "config.json":
                 found[name] = json.loads(file.read_text())

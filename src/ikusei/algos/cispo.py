@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ikusei.forest import Forest, Loss, Outputs
-from ikusei.maths import Scale, group_advantages
+from ikusei.maths import Scale, demand, group_advantages
 from ikusei.types import Group
 
 
@@ -28,6 +28,9 @@ class CISPO:
     ratio_low: float = 0.0
     ratio_high: float = 5.0
     scale_rewards: Scale = "group"
+
+    def __post_init__(self) -> None:
+        demand(self, 0 <= self.ratio_low <= 1 <= self.ratio_high, "0 <= ratio_low <= 1 <= ratio_high")
 
     @property
     def needs(self) -> frozenset[str]:

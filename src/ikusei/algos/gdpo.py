@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ikusei.algos.grpo import GRPO
 from ikusei.forest import Forest, Loss, Outputs
-from ikusei.maths import centred, group_advantages
+from ikusei.maths import centred, demand, group_advantages
 from ikusei.types import Group
 
 
@@ -29,6 +29,9 @@ class GDPO:
 
     clip_low: float = 0.2
     clip_high: float = 0.2
+
+    def __post_init__(self) -> None:
+        demand(self, min(self.clip_low, self.clip_high) >= 0, "clips 0 or more")
 
     @property
     def needs(self) -> frozenset[str]:

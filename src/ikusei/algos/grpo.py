@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ikusei.forest import Forest, Loss, Outputs
-from ikusei.maths import KL, Scale, clip_shares, clipped_objective, group_advantages, kl_estimate
+from ikusei.maths import KL, Scale, clip_shares, clipped_objective, demand, group_advantages, kl_estimate
 from ikusei.types import Group
 
 
@@ -39,6 +39,11 @@ class GRPO:
     entropy_coef: float = 0.0
     target_entropy: float | None = None
     entropy_step: float = 0.001
+
+    def __post_init__(self) -> None:
+        whole = min(self.clip_low, self.clip_high, self.kl_coef, self.entropy_step) >= 0
+        target = self.target_entropy is None or self.target_entropy > 0
+        demand(self, whole and target, "clips, kl_coef and entropy_step 0 or more, target_entropy above 0")
 
     @property
     def needs(self) -> frozenset[str]:

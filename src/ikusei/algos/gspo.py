@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ikusei.forest import Forest, Loss, Outputs
-from ikusei.maths import Scale, clip_shares, clipped_objective, group_advantages
+from ikusei.maths import Scale, clip_shares, clipped_objective, demand, group_advantages
 from ikusei.types import Group
 
 
@@ -29,6 +29,9 @@ class GSPO:
     clip_low: float = 3e-4
     clip_high: float = 4e-4
     scale_rewards: Scale = "group"
+
+    def __post_init__(self) -> None:
+        demand(self, min(self.clip_low, self.clip_high) >= 0, "clips 0 or more")
 
     @property
     def needs(self) -> frozenset[str]:

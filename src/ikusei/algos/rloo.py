@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ikusei.forest import Forest, Loss, Outputs
-from ikusei.maths import clip_shares, clipped_objective, leave_one_out
+from ikusei.maths import clip_shares, clipped_objective, demand, leave_one_out
 from ikusei.types import Group
 
 
@@ -30,6 +30,9 @@ class RLOO:
     kl_coef: float = 0.0
     clip_low: float = 0.2
     clip_high: float = 0.2
+
+    def __post_init__(self) -> None:
+        demand(self, min(self.clip_low, self.clip_high, self.kl_coef) >= 0, "clips and kl_coef 0 or more")
 
     @property
     def needs(self) -> frozenset[str]:

@@ -21,11 +21,10 @@ from transformers.utils import logging
 
 from ikusei.backends.optimizer import Kind, make_optimizer
 from ikusei.forest import Forest, Outputs
-from ikusei.models.adapter import Lora, adapt, adapter_weights, lighten, merged, switched_off, take_adapter
-from ikusei.models.body import context_of, num_words
+from ikusei.models.adapter import Lora, adapt, adapter_weights, adapters, lighten, merged, switched_off, take_weights, trained_weights
 from ikusei.models.causal import CausalModel
-from ikusei.models.heads import Critic, RewardModel, zero_head
-from ikusei.models.load import load_reward_model
+from ikusei.models.critic import make_critic
+from ikusei.models.heads import RewardModel
 from ikusei.models.probe import probe
 from ikusei.protocols import LossFunction, Metrics, Policy
 from ikusei.samplers.local import LocalSampler, end_tokens
@@ -95,7 +94,7 @@ class LocalPolicy:
         if self.settings.precision == "bf16":
             lighten(model)  # the probe has seen it in fp32
         self.causal = kind(model, layout, self.settings.precision)
-        self.critic = make_critic(model, self.settings.critic, layout) if "value" in needs else None
+        self.critic = make_critic(model, self.settings.critic, layout, self.settings.lora, seed) if "value" in needs else None
         if isinstance(self.causal, CausalModel):
             self.causal.critic = self.critic
         elif self.settings.lora is not None:
@@ -169,22 +168,27 @@ class LocalPolicy:
     def save(self, folder: Path) -> None:
         """Hugging Face layout (config, safetensors, tokenizer with its template, generation_config), and trainer.pt."""
         export(self.causal.model, self.tokenizer, folder)
-        critic = None if self.critic is None else self.critic.state_dict()
-        adapter = adapter_weights(self.causal.model) if self.settings.lora else None
-        trainer = {"optimizer": self.optimizer.state_dict(), "version": self.version, "critic": critic, "adapter": adapter}
+        trainer: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "version": self.version}
+        if self.critic is not None:
+            trainer["critic"] = trained_weights(self.critic)
+        if self.settings.lora is not None:
+            trainer["adapter"] = trained_weights(self.causal.model)
+            trainer["reward_bias"] = self.causal.model.config.to_dict().get("reward_bias")
         torch.save(trainer, folder / "trainer.pt")
 
     def load(self, folder: Path) -> None:
         """Weights, moments and version as `save` wrote them, to the bit."""
         trainer: dict[str, Any] = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
-        if trainer["adapter"] is None:
+        if self.settings.lora is None:
             take_up(self.causal.model, folder)
         else:  # beside the weights that the run began with
-            take_adapter(self.causal.model, trainer["adapter"])
-        self.optimizer.load_state_dict(trainer["optimizer"])
-        self.version = trainer["version"]
+            take_weights(self.causal.model, trainer["adapter"])
+            if trainer["reward_bias"] is not None:
+                self.causal.model.config.reward_bias = trainer["reward_bias"]
         if self.critic is not None:
-            self.critic.load_state_dict(trainer["critic"])
+            take_weights(self.critic, trainer["critic"])
+        self.optimizer.load_state_dict(trainer["optimizer"])  # last: moments that lie elsewhere have copies of the weights with them
+        self.version = trainer["version"]
 
 
 @dataclass(frozen=True)
@@ -221,16 +225,22 @@ class LocalReference:
 
     def follow(self, policy: Policy, share: float) -> None:
         assert isinstance(policy, LocalPolicy), "a reference follows the policy that it was made from"
-        with torch.no_grad():
-            for mine, theirs in zip(self.causal.model.parameters(), policy.causal.model.parameters(), strict=True):
-                mine.lerp_(theirs, share)
+        take_weights(self.causal.model, trained_weights(policy.causal.model), share)
 
     def save(self, folder: Path) -> None:
+        """With adapters these alone: the weights beside them are the policy's."""
+        folder.mkdir(parents=True, exist_ok=True)
         logging.disable_progress_bar()
-        self.causal.model.save_pretrained(folder)
+        if adapters(self.causal.model):
+            torch.save(adapter_weights(self.causal.model), folder / "adapter.pt")
+        else:
+            self.causal.model.save_pretrained(folder)
 
     def load(self, folder: Path) -> None:
-        take_up(self.causal.model, folder)
+        if adapters(self.causal.model):
+            take_weights(self.causal.model, torch.load(folder / "adapter.pt", map_location="cpu", weights_only=True))
+        else:
+            take_up(self.causal.model, folder)
 
 
 def use_threads(most: int, model: nn.Module, forest: Forest) -> None:
@@ -250,31 +260,6 @@ def take_up(model: PreTrainedModel, folder: Path) -> None:
             mine.copy_(theirs)
     if "reward_bias" in saved.config.to_dict():
         model.config.reward_bias = saved.config.reward_bias
-
-
-def make_critic(model: PreTrainedModel, kind: str, layout: str) -> Critic:
-    """See `LocalSettings.critic`. A reward model gives its body and its head, so that the critic begins as what it says."""
-    size = model.config.get_text_config().hidden_size
-    if kind == "head":
-        return Critic(zero_head(size, model.device))
-    if kind == "separate":
-        return Critic(zero_head(size, model.device), copy.deepcopy(model.base_model), layout)
-    if "/" not in kind and not Path(kind).is_dir():
-        raise ValueError(f"policy.critic: got {kind!r}; allowed: head, separate, or the folder of a reward model")
-    weights = load_reward_model(kind)
-    theirs, ours = ((num_words(each), context_of(each)) for each in (weights, model))
-    found = probe(weights, RewardModel).layout
-    if theirs[0] < ours[0] or theirs[1] < ours[1] or found != layout:
-        raise ValueError(
-            f"policy.critic {kind!r}: it reads {theirs[0]} tokens, holds {theirs[1]} and is laid out {found}; the policy writes {ours[0]}, "
-            f"holds {ours[1]} and is laid out {layout}; train the reward model from the same base, or take critic: separate"
-        )
-    judge = RewardModel(weights, layout)
-    head = zero_head(judge.head.in_features, model.device)
-    with torch.no_grad():
-        head.weight.copy_(judge.head.weight)
-        head.bias.fill_(judge.bias)
-    return Critic(head, judge.model.base_model, layout)
 
 
 def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -27,7 +27,11 @@ class Offloaded:
         self.copies = [p.detach().to("cpu", copy=True) for p in self.own]
         rest = iter(self.copies)
         self.inner = torch.optim.AdamW([{**group, "params": [next(rest) for _ in group["params"]]} for group in groups], **settings)
-        self.param_groups = self.inner.param_groups
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The inner ones, which are others after `load_state_dict`."""
+        return self.inner.param_groups
 
     @torch.no_grad()
     def step(self) -> None:

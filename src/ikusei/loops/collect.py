@@ -61,6 +61,7 @@ class Collected:
     """A step's prompts: the scored groups, and the row made of each, None where it has none."""
 
     number: int  # 1 for the first
+    written: list[Group]  # every answer, also those that were not judged
     groups: list[Group]
     rows: list[dict[str, Any] | None]
 
@@ -86,22 +87,23 @@ class Collect:
             begin = number * self.settings.prompts_per_step
             count = min(self.settings.prompts_per_step, self.settings.num_prompts - begin)
             prompts = self.rows.prompts_from(begin, count)
-            written = self.sampler.sample(prompts, self.settings.num_responses, self.sampling, self.seed)
+            written = list(self.sampler.sample(prompts, self.settings.num_responses, self.sampling, self.seed))
             groups = in_order(prompts, self.workers.score(map(self.narrowed, written)))
             problem = too_many_failures(groups)
             if problem:
                 raise RewardsFailed(problem)
-            yield Collected(number + 1, groups, [row_of(group, self.settings) for group in groups])
+            yield Collected(number + 1, written, groups, [row_of(group, self.settings) for group in groups])
             if stop:
                 return
 
     def narrowed(self, group: Group) -> Group:
-        """The group with those of its answers that are judged."""
-        if self.settings.judged == 0:
+        """The group with those of its answers that are judged: all of them, or some of those that are whole and differ."""
+        different = {response.text: response for response in reversed(group.responses) if _is_whole(response)}
+        if self.settings.judged == 0 or not different:
             return group
-        whole = [response for response in group.responses if _is_whole(response)]
-        chosen = most_telling([response.text for response in whole], self.settings.judged, self.settings.diversity)
-        return replace(group, responses=tuple(whole[i] for i in chosen))
+        texts = [text for text in dict.fromkeys(response.text for response in group.responses) if text in different]
+        chosen = most_telling(texts, self.settings.judged, self.settings.diversity)
+        return replace(group, responses=tuple(different[texts[i]] for i in chosen))
 
 
 def row_of(group: Group, settings: CollectSettings) -> dict[str, Any] | None:

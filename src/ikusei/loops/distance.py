@@ -1,7 +1,8 @@
 """How far preference data lies from the policy that is to learn from it, and what to do about it.
 
     gap        mean log p(t) of what the policy writes itself  -  mean log p(t) of the data's answers      nats a token, of chosen
-               and of rejected answers: 0 where the data could be its own
+               and of rejected answers, each answer counting alike: 0 on average where the data is what it writes at temperature 1, below
+               where it is the likelier part of that, as right answers are
     outdone    the share of prompts to which its own answer earns more than the chosen one (as in filtered DPO, arXiv:2404.13846)
 
 How the log-probs of held-out answers moved in training is told by the report (run/gains.py: likelihood displacement, arXiv:2410.08847).
@@ -30,12 +31,13 @@ OUTDONE = 0.5
 def distance(
     policy: Policy, groups: Sequence[Group], sampling: Sampling, seed: int, tokens_per_part: int, workers: RewardWorkers | None
 ) -> dict[str, Interval]:
-    """Of rows with pairs, by one answer of the policy's own to each prompt; {} where no row has a pair."""
+    """Of rows with pairs, by one answer of the policy's own to each prompt, from its whole distribution; {} where no row has a pair."""
     pairs = [replace(group, prompt=replace(group.prompt, id=f"{group.prompt.id}/{n}")) for n, group in enumerate(groups) if group.pairs]
     if not pairs:
         return {}
     prompts = [group.prompt for group in pairs]
-    own = in_order(prompts, list(policy.snapshot().sample(prompts, 1, sampling, seed)))
+    whole = replace(sampling, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
+    own = in_order(prompts, list(policy.snapshot().sample(prompts, 1, whole, seed)))
     mine = _per_token(policy, own, tokens_per_part)
     theirs = _per_token(policy, pairs, tokens_per_part)
     found: dict[str, Interval] = {}
@@ -55,7 +57,7 @@ def advice(found: Mapping[str, Interval]) -> str | None:
             f"the chosen answers are {gap.value:.1f} nats a token less likely than the model's own: they come from elsewhere. Make pairs "
             "of its own answers (collect: {kind: pairs}), or teach it the chosen ones first (algorithm: lm)"
         )
-    if outdone is not None and outdone.value > OUTDONE:
+    if outdone is not None and outdone.low > OUTDONE:
         told.append(
             f"to {outdone.value:.0%} of the prompts its own answer earns more than the chosen one: make pairs of its own answers, or lower "
             "both (algorithm: {name: apo, kind: down})"

@@ -17,18 +17,21 @@ def describe(groups: Sequence[Group], num_kept: int) -> Metrics:
     """Rewards, lengths, thoughts and signal of all groups that were asked for, failed and skipped ones included."""
     responses = [response for group in groups for response in group.responses]
     totals = [r.total for r in responses if r.total is not None]
-    lengths = [len(r.tokens) for r in responses]
-    ended = [len(r.tokens) for r in responses if r.stop != "length"]
-    metrics: Metrics = {
-        "completions/mean_length": fmean(lengths),
-        "completions/clipped_ratio": 1 - len(ended) / len(lengths),
-        "groups/kept": num_kept / len(groups),
-    }
-    if ended:
-        metrics["completions/mean_terminated_length"] = fmean(ended)
+    metrics: Metrics = {**lengths(groups), "groups/kept": num_kept / len(groups)}
     if totals:
         metrics |= {"reward": fmean(totals), "reward_std": pstdev(totals)}
     return metrics | _parts(responses) | _signal(groups) | thoughts(responses)
+
+
+def lengths(groups: Sequence[Group]) -> Metrics:
+    """Of answers, in tokens, and the share that was cut off."""
+    responses = [response for group in groups for response in group.responses]
+    ended = [len(r.tokens) for r in responses if r.stop != "length"]
+    metrics = {
+        "completions/mean_length": fmean(len(r.tokens) for r in responses),
+        "completions/clipped_ratio": 1 - len(ended) / len(responses),
+    }
+    return {**metrics, "completions/mean_terminated_length": fmean(ended)} if ended else metrics
 
 
 def _parts(responses: Sequence[Response]) -> Metrics:

@@ -5,7 +5,8 @@
 peft puts them in; only they are trained, so gradients, moments and checkpoints are theirs alone. What the model was before them is the
 model with them switched off, which serves as the reference and costs no memory. Frozen matrices may be held in bf16, where they are
 computed in it, or in 4 bits (QLoRA, arXiv:2305.14314: nf4, its scales in 8 bits), by bitsandbytes. Exports have the adapters added into
-the weights that they were trained beside, so that what is loaded afterwards, the next stage too, is a plain model and says the same.
+the weights that they were trained beside, so that what is loaded afterwards, the next stage too, is a plain model and says the same. It
+cannot be rounded to 4 bits again: what the adapters added is less than the rounding, and would be lost (load.py refuses).
 
 Left out: adapters on embeddings and heads, and dropout, since training stays in evaluation mode (body.py).
 """
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
 
+TRAINED_IN = "trained_in_bits"  # of a configuration: the adapters that were added were trained beside weights of so many bits
 NAME = "default"  # of the adapter, by peft's own custom
 MISSING = "policy.lora: it needs {library}, which is not installed; pip install 'ikusei[lora]', or drop the key and train all weights"
 
@@ -127,45 +129,52 @@ def switched_off(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def merged(model: PreTrainedModel) -> PreTrainedModel:
-    """A plain copy in fp32 with the adapters added into the weights; the model itself where it has none."""
+    """The plain model in fp32 with the adapters added into the weights, for saving: in the CPU's memory, matrix by matrix, so that a GPU
+    needs no room for it. The model itself where it has none. What is no weight (a table of angles) is left out."""
     if not adapters(model):
         return model
-    whole: Any = copy.deepcopy(model)
-    for parent in list(whole.modules()):
-        for name, child in list(parent.named_children()):
-            if is_adapted(child) or (is_quantised(child) and not is_adapted(parent)):
-                setattr(parent, name, _plain(child))
-    whole._hf_peft_config_loaded = False
-    if "hf_quantizer" in vars(whole):
-        whole.hf_quantizer.remove_quantization_config(whole)
-    return whole.requires_grad_(True)
+    config = copy.deepcopy(model.config)
+    if "quantization_config" in vars(config):
+        del config.quantization_config
+        setattr(config, TRAINED_IN, 4)
+    with torch.device("meta"):
+        whole = type(model)(config)
+    weights = {name: _in_full(model, whole, name).detach().float().cpu() for name, _ in whole.named_parameters()}
+    weights |= {name: model.get_buffer(name).cpu() for name, _ in whole.named_buffers() if name in whole.state_dict()}
+    whole.load_state_dict(weights, strict=False, assign=True)
+    whole.tie_weights()
+    if model.can_generate():
+        whole.generation_config = copy.deepcopy(model.generation_config)
+    return whole
 
 
-def _plain(module: Any) -> nn.Module:
-    """A linear layer of the weights that this one computes with."""
+def _in_full(model: PreTrainedModel, whole: nn.Module, name: str) -> Tensor:
+    """The tensor that the parameter `name` of the plain model has."""
+    owner, _, last = name.rpartition(".")
+    module: Any = model.get_submodule(owner)
     layer = module.base_layer if is_adapted(module) else module
-    weight, bias = weight_of(module), layer.bias
-    if is_quantised(layer) and layer.source_cls is Conv1D:  # whose weights are [i, o]
-        layer, weight = Conv1D(layer.out_features, layer.in_features), weight.T.contiguous()
-        layer.bias = bias
-    elif is_quantised(layer):
-        layer = nn.Linear(layer.in_features, layer.out_features, bias is not None, device="meta")
-        layer.bias = bias
-    layer.weight = nn.Parameter(weight)
-    return layer.float()
+    if last == "weight" and (is_adapted(module) or is_quantised(module)):
+        turned = is_quantised(layer) and isinstance(whole.get_submodule(owner), Conv1D)  # there weights are [i, o]
+        return weight_of(module).T.contiguous() if turned else weight_of(module)
+    return dict(layer.named_parameters())[last]
 
 
-def adapter_weights(model: nn.Module) -> dict[str, Tensor]:
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
     """What is trained, by name."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
+def adapter_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Those of the adapters, by name, also of a copy that is trained no longer."""
+    return {name: p.detach() for name, p in model.named_parameters() if ".lora_" in name}
+
+
 @torch.no_grad()
-def take_adapter(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
-    """Takes up what `adapter_weights` gave, to the bit."""
-    for name, p in model.named_parameters():
-        if name in saved:
-            p.copy_(saved[name])
+def take_weights(model: nn.Module, saved: Mapping[str, Tensor], share: float = 1.0) -> None:
+    """Takes up what `trained_weights` or `adapter_weights` gave: to the bit, or a share of it beside what was there."""
+    own = dict(model.named_parameters())
+    for name, weight in saved.items():
+        own[name].lerp_(weight.to(own[name].device), share) if share < 1 else own[name].copy_(weight)
 
 
 def _installed(library: str) -> None:

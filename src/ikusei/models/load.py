@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ikusei.models.adapter import four_bits
+from ikusei.models.adapter import TRAINED_IN, four_bits
 from ikusei.models.body import said_by
 from ikusei.models.heads import fresh_score
 
@@ -90,6 +90,7 @@ def context_named(name: str) -> int:
 def _loaded(name: str, kind: Any, bits: int | None = None, **asked: Any) -> PreTrainedModel:
     path = resolve(name)
     if bits is not None:
+        _refuse_twice(name)
         asked |= {"quantization_config": four_bits(), "device_map": {"": device_here()}}
     if Path(path).is_dir():  # a download keeps its progress bar
         logging.disable_progress_bar()
@@ -98,6 +99,18 @@ def _loaded(name: str, kind: Any, bits: int | None = None, **asked: Any) -> PreT
     except (OSError, ValueError) as error:
         raise ValueError(f"model {name!r}: {_first_line(error)}; give a folder in Hugging Face layout, a hub id, or seedling") from error
     return model if bits is not None else to_device(model)
+
+
+def _refuse_twice(name: str) -> None:
+    try:
+        config = AutoConfig.from_pretrained(resolve(name)).to_dict()
+    except (OSError, ValueError):  # told by the one who loads it
+        return
+    if TRAINED_IN in config:
+        raise ValueError(
+            f"policy.lora.bits: {name} was trained by adapters beside weights in {config[TRAINED_IN]} bits, and rounding it again would "
+            "lose what they learned; leave bits out here, or train all in one stage"
+        )
 
 
 def device_here() -> torch.device:

@@ -33,6 +33,7 @@ class Votes:
     def __post_init__(self) -> None:
         if not Path(self.path).is_file():
             raise ValueError(f"votes: path {self.path}: no such file; a jsonl file with prompt, responses and votes is needed")
+        _judged(self.path)
 
     def __call__(self, prompt: Prompt, response: str, **columns: Any) -> float | None:
         asked = list(prompt.asked) if isinstance(prompt.asked, tuple) else prompt.asked or prompt.text
