@@ -152,8 +152,8 @@ def page(floor: float, weights: float, found: dict[tuple[str, str], float]) -> s
 TEXT = """# Memory
 
 What a run holds at its highest beyond the libraries ({floor:,.0f} MiB), in MiB, by method and by switch: a Qwen3 of {million:.0f} million
-parameters, {weights:,.0f} MiB in fp32; rows of {prompt} + {answer} tokens, {rows} answers a step, updates in parts of {part:,} tokens unless said.
-Measured {date} on two cores with `python bench/memory.py`.
+parameters, {weights:,.0f} MiB in fp32; rows of {prompt} + {answer} tokens, {rows} answers a step, updates in parts of {part:,} tokens
+unless said. Measured {date} on two cores with `python bench/memory.py`.
 
 {table}
 

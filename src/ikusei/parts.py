@@ -95,12 +95,12 @@ def fits_together(recipe: Recipe, needs: frozenset[str]) -> None:
         raise ValueError(f"rewards: none given, and the task brings none; {why}; name at least one, for example rewards: [exact]")
     if "reward" in needs and (filtered or train.replay.examples):
         raise ValueError("train.filtered and train.replay: for language models, and this algorithm trains a reward model; drop them")
-    if train is not None and recipe.policy.lora and train.reference.every and train.reference.mix != 1:
+    if recipe.policy.lora and recipe.train is not None and train.reference.every and train.reference.mix != 1:
         raise ValueError(
             f"train.reference.mix: got {train.reference.mix} with policy.lora; allowed: 1; a mixture of two adapters' factors "
             "is none of their products"
         )
-    if not supervised and train is not None:
+    if not supervised and recipe.train is not None:
         _can_compare(recipe)
     if "mismatched" in needs and train.examples_per_step < 2:
         raise ValueError("train.examples_per_step: got 1; KTO compares each answer with another row's prompt; allowed: 2 or more")

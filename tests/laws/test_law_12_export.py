@@ -1,6 +1,7 @@
 """Law 12: what a run exports, reloaded by transformers in a new process, has the same logits, and its chat template renders the same ids.
 
-For each family of models: made from its configuration, trained and sampled by a run, with all weights and with adapters.
+For each family of models: made from its configuration, trained and sampled by a run, with adapters, and some with all weights too; laws 1
+and 3 train and sample all of them so.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 96},
     "smollm3": {**SMALL, "no_rope_layers": [1, 0]},
 }
+WHOLE = ("llama", "qwen2", "gemma3_text", "gpt2")  # a run each takes two seconds
+ADAPTERS = {"lora": {"rank": 4}}
 CONVERSATION = ({"role": "user", "content": "12+34="}, {"role": "assistant", "content": "46"}, {"role": "user", "content": "ねこは？"})
 ASK = """
 import json, sys, torch
@@ -68,7 +71,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], t
     runs = {}
     for family, config in FAMILIES.items():
         made = {"architecture": family, "config": config, **({"tokenizer": str(world / "tokenizer")} if family == "qwen2" else {})}
-        for kind, policy in (("whole", {}), ("adapters", {"lora": {"rank": 4}})):
+        for kind, policy in (("whole", {}), ("adapters", ADAPTERS)) if family in WHOLE else (("adapters", ADAPTERS),):
             recipe = {
                 "model": made, "task": {"name": "arithmetic", "digits": 1}, "rewards": ["calm.py:calm"],
                 "algorithm": {"name": "grpo", "kl_coef": 0.1}, "sampling": {"max_tokens": 8}, "policy": policy,
@@ -98,8 +101,7 @@ def test_a_tokenizer_that_would_be_read_as_another(tmp_path: Path) -> None:
         make_model(made, make_tokenizer(made), seed=0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", ["whole", "adapters"])
+@pytest.mark.parametrize(("kind", "family"), [*(("whole", name) for name in WHOLE), *(("adapters", name) for name in FAMILIES)])
 def test_a_new_process_says_the_same(kind: str, family: str, exports: dict[tuple[str, str], tuple[Path, list[Any]]]) -> None:
     """As the policy of the last checkpoint, adapters beside its weights, says here."""
     folder, (ids, logp, dtypes) = exports[family, kind]

@@ -133,7 +133,7 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
     needs no room for it. The model itself where it has none. What is no weight (a table of angles) is left out."""
     if not adapters(model):
         return model
-    config = copy.deepcopy(model.config)
+    config: Any = copy.deepcopy(model.config)
     if "quantization_config" in vars(config):
         del config.quantization_config
         setattr(config, TRAINED_IN, 4)
