@@ -118,7 +118,7 @@ class Journey:
             if stop and self.step < recipe.train.steps:
                 return "interrupted"
             if self.step < recipe.train.steps:
-                self._warn(f"ended after step {self.step}: the policy has outgrown the pairs that were left")
+                self._warn(f"ended after step {self.step}: the policy has outgrown the pairs that were left", shown)
             self._normalise("after")
             self.run.save_final(lambda folder: export(policy.causal.model, policy.tokenizer, folder))
             self._measure("after", self.step, workers, shown, stop)
@@ -238,9 +238,10 @@ class Journey:
         sampler = self.parts.policy.snapshot()
         return evaluate_with_shots(sampler, self.parts.eval_rows, workers, settings, recipe.sampling, recipe.seed, stop)
 
-    def _warn(self, text: str | None) -> None:
+    def _warn(self, text: str | None, shown: Display) -> None:
         if text is not None:
             self.run.event("warning", step=self.step, text=text)
+            shown.say(f"warning: {text}")
 
     def _held_out_rows(self) -> list[Group]:
         return self.parts.rows.held_out_examples(self.recipe.eval.num_prompts) if self.supervised else []
@@ -257,7 +258,7 @@ class Journey:
             elif any(group.pairs for group in groups):
                 budget = self.recipe.train.tokens_per_part
                 far = distance(self.parts.policy, groups, self.recipe.sampling, self.recipe.seed, budget, workers)
-                self._warn(advice(far) if self.step == 0 else None)
+                self._warn(advice(far) if self.step == 0 else None, shown)
                 found |= far
             elif all(group.responses[0].label is None for group in groups):
                 found["bits_per_byte"] = bits_per_byte(self.before, groups)
