@@ -109,7 +109,7 @@ def groups() -> list[Group]:
     first = Response((5, 6, 7), (True, False, True), "a\u2028b", (-0.5, -9.0, -0.25), "eos", version=4, seed=2**64 - 1, score=ok)
     second = Response((5,), (True,), "ねこ", None, "length", score=late)
     third = Response((8, 9), (True, True), "", (-1.0, -1.0), "stop", version=4, seed=1)
-    return [Group(Prompt("p1", (1,), "1+1=?"), (first, second)), Group(Prompt("p2", (2,), "<b>"), (third,))]
+    return [Group(Prompt("p1", (1,), "1+1=?", {"answer": "2"}), (first, second)), Group(Prompt("p2", (2,), "<b>"), (third,))]
 
 
 def test_record_writes_metrics_and_every_response(run: Run) -> None:
@@ -122,6 +122,7 @@ def test_record_writes_metrics_and_every_response(run: Run) -> None:
         "step": [50, 50, 50],
         "prompt_id": ["p1", "p1", "p2"],
         "prompt": ["1+1=?", "1+1=?", "<b>"],
+        "columns": ['{"answer": "2"}', '{"answer": "2"}', "{}"],
         "response": ["a\u2028b", "ねこ", ""],
         "total": [1.5, None, None],
         "advantage": [0.75, None, None],

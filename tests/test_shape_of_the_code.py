@@ -49,9 +49,11 @@ SEES = {
     "road": {"run", "models", "recipe", "recipe_reader", "outcome", "journey", "stages", "lens"},
     "lens": {"types", "protocols", "text", "tasks", "run", "models", "samplers", "recipe", "talk"},
     "check": {"types", "text", "tasks", "guard", "models", "loops", "recipe", "parts", "stages", "talk", "run"},
+    "reward_tools": {"types", "guard", "run", "recipe", "recipe_reader"},
+    "cli_reward": {"reward_tools"},
     "talk": {"types", "text", "run", "models", "samplers"},
     "new": {"types", "tasks", "rewards"},
-    "cli": {"types", "run", "recipe", "road", "stages", "outcome", "check", "talk", "new", "lens", "models"},
+    "cli": {"types", "run", "recipe", "cli_reward", "road", "stages", "outcome", "check", "talk", "new", "lens", "models"},
     "__init__": {"types", "forest", "algos", "guard", "models", "backends", "road"},
 }  # fmt: skip
 STANDARD = sys.stdlib_module_names

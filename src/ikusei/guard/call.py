@@ -119,7 +119,7 @@ def _call_batched(reward: Loaded, prompt: Prompt, texts: list[str]) -> list[dict
     start = time.perf_counter()
     try:
         columns: dict[str, Any] = {name: [value] * len(texts) for name, value in prompt.columns.items()}
-        messages = prompt.columns.get("messages")
+        messages = prompt.asked if isinstance(prompt.asked, tuple) else prompt.columns.get("messages")
         columns["prompts"] = [prompt.text if messages is None else list(messages)] * len(texts)
         columns["completions"] = list(texts) if messages is None else [[{"role": "assistant", "content": text}] for text in texts]
         values = reward.function(**_taken(reward, columns))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ COLUMNS = {
     "step": pa.int64(),
     "prompt_id": pa.string(),
     "prompt": pa.string(),
+    "columns": pa.string(),  # the row's other columns, as JSON
     "response": pa.string(),
     "total": pa.float64(),  # null: a reward that counts failed
     "advantage": pa.float64(),
@@ -45,12 +47,14 @@ def response_rows(
     step: int, groups: Sequence[Group], kept: Sequence[bool] | None, advantages: Mapping[tuple[int, int], float]
 ) -> Iterator[dict[str, Any]]:
     for g, group in enumerate(groups):
+        columns = json.dumps(dict(group.prompt.columns), ensure_ascii=False, default=str)
         for r, response in enumerate(group.responses):
             parts = response.score.parts if response.score else {}
             yield {
                 "step": step,
                 "prompt_id": group.prompt.id,
                 "prompt": group.prompt.text,
+                "columns": columns,
                 "response": response.text,
                 "total": response.score.total if response.score else None,
                 "advantage": advantages.get((g, r)),
