@@ -19,11 +19,13 @@ from ikusei.guard.outcomes import too_many_failures
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.few_shot import evaluate_with_shots
 from ikusei.loops.order import in_order
+from ikusei.loops.readiness import DEEP, Readiness, Verdict, readiness, verdict
 from ikusei.loops.supervised import SupervisedSettings
 from ikusei.models.words import BLOCK_LOGITS, KEPT_LOGITS
 from ikusei.parts import Parts, build
 from ikusei.recipe import Recipe, read_recipe
 from ikusei.run.files import plain
+from ikusei.run.statistics import Interval
 from ikusei.stages import Stage, is_road, prove, read_stages
 from ikusei.talk import find_model
 from ikusei.tasks.files import Files
@@ -55,6 +57,7 @@ class Check:
     answers: list[Answer] = field(default_factory=list)
     tokens: list[list[tuple[str, bool]]] = field(default_factory=list)  # the first row, each of its responses token by token after the
     # prompt: the token's text and whether it is scored
+    verdict: Verdict | None = None  # of a recipe that learns from a reward
 
     @property
     def ready(self) -> bool:
@@ -91,14 +94,20 @@ def check(recipe: Recipe) -> Check:
         group = parts.rows.examples(0, 1)[0]
         return Check(facts, tokens=_tokens(parts, group))
     with parts.workers() as workers:
-        groups = _answered(recipe, parts, workers)
         gold = _gold(parts, workers)
-    facts["rewards"] = _signal(groups) + (f"; {gold}" if gold else "")
+        if recipe.train is None:
+            groups, forecast = _answered(recipe, parts, workers), None
+        else:
+            sampler = parts.policy.snapshot()
+            found = readiness(sampler, parts.rows, parts.eval_rows, workers, recipe.train, recipe.sampling, recipe.eval)
+            groups, forecast = list(found.groups), verdict(found, recipe.train)
+            facts |= _readiness(found)
+    facts["rewards"] = _signal(groups, forecast is not None) + (f"; {gold}" if gold else "")
     problem = too_many_failures(groups, *([] if recipe.train is None else [recipe.train.max_failures]))
     answers = [_answer(group.prompt, response) for group in groups[:SHOWN] for response in group.responses[:2]]
     some = too_many_failures(groups, 0.0)
-    warnings = ([some] if some and not problem else []) + _warnings(groups)
-    return Check(facts, [problem] if problem else [], warnings, answers, _tokens(parts, groups[0]))
+    warnings = ([some] if some and not problem else []) + _warnings(groups, forecast is not None)
+    return Check(facts, [problem] if problem else [], warnings, answers, _tokens(parts, groups[0]), forecast)
 
 
 def measure(recipe: Path, overrides: Sequence[str]) -> dict[str, Any]:
@@ -117,8 +126,8 @@ def measure(recipe: Path, overrides: Sequence[str]) -> dict[str, Any]:
 def show(found: Check, console: Console) -> None:
     """For a person."""
     for name, fact in found.facts.items():
-        console.print(f"[bold]{name:8}[/]", end="")
-        console.print(fact, markup=False, highlight=False)
+        console.print(f"[bold]{name:10}[/]", end="")
+        console.print(fact, markup=False, highlight=False, soft_wrap=True)
     if found.tokens:
         console.print("\n[bold]the first row, as tokens[/] ([green]scored[/] and [dim]not scored[/])")
     for response in found.tokens:
@@ -134,6 +143,10 @@ def show(found: Check, console: Console) -> None:
         for line in lines:
             console.print(Text.assemble(("\n" + word + ": ", style), line))
     console.print("\n[bold green]ready to train[/]" if found.ready else "\n[bold red]not ready[/]")
+    if found.verdict is not None:
+        style = "bold green" if found.verdict.name == "ready" else "bold yellow"
+        told = Text.assemble("will it learn?  ", (found.verdict.name, style), f"  {found.verdict.why}")
+        console.print(told.append(f"\n          next  {found.verdict.next}"), soft_wrap=True)
 
 
 def _data(recipe: Recipe, parts: Parts) -> str:
@@ -176,6 +189,27 @@ def _size(count: float) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
+def _readiness(found: Readiness) -> dict[str, str]:
+    count, size = len(found.groups), found.size
+    room = ", ".join(f"{name} {_share(each)}" for name, each in found.headroom.items())
+    even = f"at this pass rate for every prompt it would be {found.forecast:.0%}"
+    cost = f"; a group that teaches takes {found.per_useful:.0f} answers" if found.per_useful else ""
+    facts = {
+        "passes": f"{_share(found.pass_rate)} of {count * size:,} answers to {count} prompts" + (f"; {room} of {DEEP}" if room else ""),
+        "signal": f"{_share(found.signal)} of groups of {size} teach; {even}{cost}",
+        "form": f"{found.formed:.0%} of answers end with something said, {found.truncated:.0%} are cut off",
+    }
+    if found.chance:
+        facts["guessing"] = ", ".join(f"{name} passes on {share:.0%}" for name, share in found.chance.items())
+    if found.repeated or found.leaked:
+        facts["prompts"] = f"{found.repeated} of {count} occur twice; {found.leaked} held-out prompts are among them"
+    return facts
+
+
+def _share(each: Interval) -> str:
+    return f"{each.value:.0%} ({each.low:.0%} to {each.high:.0%})"
+
+
 def _answered(recipe: Recipe, parts: Parts, workers: RewardWorkers) -> list[Group]:
     prompts = parts.rows.prompts(0, (recipe.collect or recipe.train).prompts_per_step)
     groups = parts.policy.snapshot().sample(prompts, ANSWERS, recipe.sampling, recipe.seed)
@@ -190,21 +224,20 @@ def _gold(parts: Parts, workers: RewardWorkers) -> str:
     return f"gold answers earn {fmean(totals):.3g} on average" if totals else ""
 
 
-def _signal(groups: Sequence[Group]) -> str:
+def _signal(groups: Sequence[Group], measured: bool) -> str:
+    """What answers earn; and whether they differ, unless that was measured better."""
     mixed = sum(len(set(group.without_failures().totals)) > 1 for group in groups)
     totals = [total for group in groups for total in group.without_failures().totals]
     mean = f"mean reward {fmean(totals):.3g}" if totals else "no answer could be scored"
-    return f"{mean}; {mixed} of {len(groups)} groups of {ANSWERS} have answers of different worth, and only these teach"
+    told = f"{mean}; {mixed} of {len(groups)} groups of {ANSWERS} have answers of different worth, and only these give rows"
+    return mean if measured else told
 
 
-def _warnings(groups: Sequence[Group]) -> list[str]:
+def _warnings(groups: Sequence[Group], measured: bool) -> list[str]:
     whole = [group.without_failures() for group in groups]
     told = []
-    if any(group.responses for group in whole) and not any(len(set(group.totals)) > 1 for group in whole):
-        told.append(
-            "no group teaches anything: every answer to a prompt earns the same. Reinforcement learning lifts what the model already does "
-            "sometimes; teach the task first with a little supervised data, make the prompts easier, or give partial credit"
-        )
+    if not measured and any(group.responses for group in whole) and not any(len(set(group.totals)) > 1 for group in whole):
+        told.append("every answer to a prompt earns the same, so there will be no rows; take easier prompts, or another reward")
     responses = [response for group in groups for response in group.responses]
     cut = fmean(response.stop == "length" for response in responses)
     if cut > 0.3:
