@@ -3,8 +3,8 @@
     python bench/forecast.py FOLDER      about a quarter of an hour; runs go to FOLDER and are not made again; writes bench/forecast.json
 
 The settings and the rule were fixed before the first run: "ready" says that held-out pass@1 rises within 60 steps, every other verdict that
-it does not. It rises where the interval of the difference, prompt by prompt (64 prompts × 16 answers, before and after), lies above 0, for at
-least two of three seeds.
+it does not. It rises where the interval of the difference, prompt by prompt (64 prompts × 16 answers, before and after), lies above 0, for
+at least two of three seeds.
 """
 
 from __future__ import annotations

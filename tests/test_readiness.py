@@ -73,7 +73,7 @@ def measured(rate: float, signal: float, wide: float = 0.5, chance: float = 0.0,
     at = lambda value: Interval(value, max(0.0, value - 0.05), min(1.0, value + 0.05))  # noqa: E731
     rooms = {"pass@1": at(rate), f"pass@{MANY}": at(wide)}
     groups = (Group(Prompt("p", (1,), "p"), (Response((1,), (True,), "a"),)),)
-    return Readiness(at(rate), at(signal), 0.5, 0.0, formed, rooms, {"the question": chance}, 0, 0, size, groups, ((True,),))
+    return Readiness(at(rate), at(signal), 0.5, 0.0, formed, rooms, 16, {"the question": chance}, 0, 0, size, groups, ((True,),))
 
 
 @pytest.mark.parametrize(

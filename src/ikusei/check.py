@@ -19,7 +19,7 @@ from ikusei.guard.outcomes import too_many_failures
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.few_shot import evaluate_with_shots
 from ikusei.loops.order import in_order
-from ikusei.loops.readiness import DEEP, Readiness, Verdict, readiness, verdict
+from ikusei.loops.readiness import Readiness, Verdict, readiness, verdict
 from ikusei.loops.supervised import SupervisedSettings
 from ikusei.models.words import BLOCK_LOGITS, KEPT_LOGITS
 from ikusei.parts import Parts, build
@@ -191,11 +191,11 @@ def _size(count: float) -> str:
 
 def _readiness(found: Readiness) -> dict[str, str]:
     count, size = len(found.groups), found.size
-    room = ", ".join(f"{name} {_share(each)}" for name, each in found.headroom.items())
+    room = "; " + ", ".join(f"{name} {_share(each)}" for name, each in found.headroom.items()) + f" of {found.deep}" if found.deep else ""
     even = f"at this pass rate for every prompt it would be {found.forecast:.0%}"
     cost = f"; a group that teaches takes {found.per_useful:.0f} answers" if found.per_useful else ""
     facts = {
-        "passes": f"{_share(found.pass_rate)} of {count * size:,} answers to {count} prompts" + (f"; {room} of {DEEP}" if room else ""),
+        "passes": f"{_share(found.pass_rate)} of {count * size:,} answers to {count} prompts{room}",
         "signal": f"{_share(found.signal)} of groups of {size} teach; {even}{cost}",
         "form": f"{found.formed:.0%} of answers end with something said, {found.truncated:.0%} are cut off",
     }

@@ -30,9 +30,9 @@ from ikusei.text.answer import split_thought
 from ikusei.text.chat import continuation
 from ikusei.types import Group, Response, Sampling
 
-WIDTH, MOST, ROUND = 0.1, 128, 64  # of the interval to each side; prompts; prompts at a time
-DEEP, MANY = 16, 64  # prompts that are answered so many times, for the headroom
-SECONDS = 60.0  # no new round after
+WIDTH, LEAST, MOST, ROUND = 0.1, 64, 128, 16  # of the interval to each side; prompts at least and at most, and at a time
+DEEP, MANY = 16, 64  # at most so many prompts are answered so many times, for the headroom
+SECONDS = 60.0  # no new round after; and the headroom is measured on as many prompts as this allows again
 USEFUL = 2.0  # groups a step that teach: fewer, and sixty steps hardly move it
 EASY, TOO_EASY, FEW_FORMED = 0.9, 0.95, 0.5
 MIDDLE = (0.2, 0.8)  # pass rates that teach most
@@ -58,7 +58,8 @@ class Readiness:
     forecast: float
     truncated: float
     formed: float  # answers that end with something said
-    headroom: Mapping[str, Interval]  # pass@1 and pass@MANY of a few prompts
+    headroom: Mapping[str, Interval]  # pass@1 and pass@MANY of `deep` prompts
+    deep: int
     chance: Mapping[str, float]
     repeated: int  # training prompts that occur twice, of those looked at
     leaked: int  # held-out prompts that are among them
@@ -91,7 +92,9 @@ def readiness(
     limit = min(MOST, rows.task.num_rows("train") or MOST)
     groups: list[Group] = []
     signal = Interval(0.0, 0.0, 1.0)
-    while len(groups) < limit and (not groups or (signal.high - signal.low > 2 * WIDTH and time.perf_counter() - began < SECONDS)):
+    while not groups or (len(groups) < limit and time.perf_counter() - began < SECONDS):
+        if len(groups) >= LEAST and signal.high - signal.low <= 2 * WIDTH:
+            break
         prompts = rows.prompts_from(len(groups), min(ROUND, limit - len(groups)))
         groups += in_order(prompts, workers.score(sampler.sample(prompts, size, sampling, rows.seed)))
         signal = mean_interval([float(len(set(group.without_failures().totals)) > 1) for group in groups])
@@ -99,7 +102,8 @@ def readiness(
     passed = [_passed(group, gold, eval) for group in groups]
     rates = [fmean(each) for each in passed if each]
     pass_rate = mean_interval(rates or [0.0])
-    deep = [group.prompt for group in groups[:DEEP]]
+    seconds = (time.perf_counter() - began) / (len(groups) * size)  # an answer
+    deep = [group.prompt for group in groups[: min(DEEP, int(SECONDS / (seconds * MANY)))]]
     wide = [_passed(group, gold, eval) for group in workers.score(sampler.sample(deep, MANY, sampling, rows.seed + 1))] if deep else []
     wide = [each for each in wide if len(each) == MANY]
     ks = {f"pass@{k}": mean_interval([pass_at_k(MANY, sum(each), k) for each in wide]) for k in (1, MANY)} if wide else {}
@@ -108,7 +112,7 @@ def readiness(
     p = pass_rate.value
     return Readiness(
         pass_rate, signal, 1 - p**size - (1 - p) ** size,
-        fmean(r.stop == "length" for r in responses), fmean(_formed(r) for r in responses), ks,
+        fmean(r.stop == "length" for r in responses), fmean(_formed(r) for r in responses), ks, len(wide),
         _chance(groups, rows, workers, gold, eval), len(texts) - len(set(texts)),
         len({prompt.text for prompt in held_out.held_out(eval.num_prompts)} & set(texts)), size, tuple(groups), tuple(passed),
     )  # fmt: skip
