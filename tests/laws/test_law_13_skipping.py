@@ -123,7 +123,8 @@ def test_a_kl_term_keeps_every_group() -> None:
 
 
 @pytest.mark.parametrize("name", PREFERENCES)
-def test_groups_without_a_pair(name: str) -> None:
+@pytest.mark.parametrize("kind", ["as probed", "adapters"])
+def test_groups_without_a_pair(kind: str, name: str) -> None:
     """Responses that nobody ranked, or that are all of one tier, teach nothing, and count among the responses and the groups."""
     algorithm = PREFERENCES[name]
     groups = worlds.ranked(worlds.make_groups(worlds.Shape(8, (1, 9), (2, 4), (1, 8)), seed=4))
@@ -132,7 +133,7 @@ def test_groups_without_a_pair(name: str) -> None:
     assert len(kept) == (6 if "ties" in name else 5)
     reference, found = worlds.make_policy(seed=1), []
     for chosen in (kept, groups):
-        policy = worlds.make_policy(settings=LocalSettings(layout="forest"), needs=algorithm.needs)
+        policy = worlds.make_policy(settings=replace(worlds.POLICIES[kind], layout="forest"), needs=algorithm.needs)
         forest = worlds.prepared(algorithm, chosen, reference, count(groups))
         found.append((policy.forward_backward(forest, algorithm.loss), worlds.gradients(policy)))
     (metrics, grads), (whole_metrics, whole_grads) = found
