@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
@@ -35,7 +35,6 @@ DEEP, MANY = 16, 64  # at most so many prompts are answered so many times, for t
 SECONDS = 60.0  # no new round after; and the headroom is measured on as many prompts as this allows again
 USEFUL = 2.0  # groups a step that teach: fewer, and sixty steps hardly move it
 EASY, TOO_EASY, FEW_FORMED = 0.9, 0.95, 0.5
-MIDDLE = (0.2, 0.8)  # pass rates that teach most
 
 Name = Literal["ready", "too hard", "too easy", "nothing to verify", "badly formed"]
 
@@ -71,17 +70,6 @@ class Readiness:
     def per_useful(self) -> float | None:
         """Answers to be sampled for a group that teaches."""
         return self.size / self.signal.value if self.signal.value > 0 else None
-
-    def middle(self) -> list[int]:
-        """The groups whose pass rate teaches most."""
-        return [i for i, passed in enumerate(self.passed) if passed and MIDDLE[0] <= fmean(passed) <= MIDDLE[1]]
-
-    def right(self) -> Iterator[tuple[Group, Response]]:
-        """One right answer to each prompt that has one: the shortest."""
-        for group, passed in zip(self.groups, self.passed, strict=True):
-            found = [response for response, yes in zip(group.responses, passed, strict=True) if yes and response.stop != "length"]
-            if found:
-                yield group, min(found, key=lambda response: len(response.tokens))
 
 
 def readiness(
