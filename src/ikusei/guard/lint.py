@@ -257,7 +257,8 @@ def _of_calls(bench: Bench, rows: Sequence[Row]) -> Iterator[Finding]:
     broken = [(row, text, each.failure) for (row, text), each in bench.earned.items() if each.failure]
     if broken:
         row, text, how = min(broken, key=lambda each: len(each[1]))
-        told, fix = "the reward breaks, so that the answer has no worth", "return 0 for what cannot be read; never raise"
+        told = "the reward breaks or hangs, so that the answer has no worth"
+        fix = "return 0 for what cannot be read, and read no more than an answer can be; never raise"
         yield Finding("breaks", told, fix, len({row for row, _, _ in broken}) / len(rows), 0.0, rows[row].question, text, how)
     first = [["", row.gold, wrong(row)] for row in rows]
     for row, (was, now) in enumerate(zip(bench.ask(first), bench.ask(first, again=True), strict=True)):

@@ -57,7 +57,10 @@ def adapt(model: PreTrainedModel, settings: Lora, seed: int) -> PreTrainedModel:
     linear = {name.rpartition(".")[2] for name, module in model.base_model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
     unknown = sorted(set(settings.targets) - linear)
     if unknown:
-        raise ValueError(f"policy.lora.targets: got {', '.join(unknown)}; this model's linear layers are {', '.join(sorted(linear))}")
+        raise ValueError(
+            f"policy.lora.targets: got {', '.join(unknown)}; this model's linear layers are {', '.join(sorted(linear))}; take some of "
+            "these, or leave targets out for all"
+        )
     alpha = 2 * settings.rank if settings.alpha is None else settings.alpha
     torch.manual_seed(seed)
     quantised: list[Any] = [module for module in model.modules() if is_quantised(module)]
