@@ -10,7 +10,7 @@ from typing import Any
 
 from ikusei.guard.outcomes import too_many_failures
 from ikusei.guard.workers import RewardWorkers
-from ikusei.loops.measure import thoughts
+from ikusei.loops.measure import gold_of, thoughts
 from ikusei.loops.order import in_order
 from ikusei.loops.steps import RewardsFailed, StopAsked
 from ikusei.protocols import Sampler
@@ -113,9 +113,7 @@ def judgement(response: Response, gold: Sequence[str]) -> float | None:
         return None
     if not gold:
         return response.score.total
-    values = [response.score.parts[name].value for name in gold]
-    known = [value for value in values if value is not None]
-    return fmean(known) if len(known) == len(values) else None
+    return gold_of(response, gold)
 
 
 def rows_of(group: Group, values: Sequence[float | None], settings: EvalSettings) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from ikusei.forest import count, plant
 from ikusei.loops.asked import Before, along_M
 from ikusei.protocols import Algorithm
-from ikusei.run.statistics import Interval, mean_interval
+from ikusei.run.statistics import Interval, centred, correlation, mean_interval
 from ikusei.types import Group
 
 BINS = 5  # of the calibration
@@ -79,7 +79,7 @@ def judged(before: Before, groups: Sequence[Group]) -> dict[str, Any]:
     return {
         "accuracy": mean_interval([float(right[pair_group == g].mean()) for g in np.unique(pair_group)]),
         "calibration_error": float(sum(row["pairs"] * abs(row["stated"] - row["right"]) for row in bins) / max(len(stated), 1)),
-        "length_bias": _correlation(_centred(reward, group_R), _centred(length, group_R)),
+        "length_bias": correlation(centred(reward, group_R), centred(length, group_R)) or 0.0,
         "reward_mean": float(reward.mean()),
         "reward_std": float(reward.std()),
         "calibration": bins,
@@ -101,14 +101,3 @@ def _calibration(stated: np.ndarray, right: np.ndarray) -> list[dict[str, float]
         for part in np.array_split(order, min(BINS, len(order)))
         if len(part)
     ]
-
-
-def _centred(values: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Less the mean of the prompt: what is left does not depend on which prompts are longer or better answered."""
-    return values - np.array([values[group == g].mean() for g in group])
-
-
-def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's, 0 where one of them does not vary."""
-    spread = float(one.std() * other.std())
-    return float((one * other).mean() / spread) if spread > 0 else 0.0

@@ -18,7 +18,7 @@ from ikusei.guard.outcomes import failure_counts, too_many_failures
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.asked import Before, along_M
 from ikusei.loops.data import Rows
-from ikusei.loops.measure import describe, peak_memory_mb
+from ikusei.loops.measure import describe, effective_share, peak_memory_mb
 from ikusei.loops.order import in_order
 from ikusei.loops.replay import Replay, Replaying
 from ikusei.loops.steps import Moving, RewardsFailed, Schedule, Shape, Step, StopAsked, naming, update, with_gap
@@ -88,10 +88,10 @@ class Online:
             whole = [self.whole(group) for group in groups]
             keep = [self.keeps(group) for group in whole]
             kept = [group for group, yes in zip(whole, keep, strict=True) if yes]
-            metrics = describe(groups, len(kept)) | failure_counts(groups) | clock
+            metrics = describe(groups, len(kept), self.gold) | failure_counts(groups) | clock
             trained = time.perf_counter()
             learned, advantages = self.learn(number, kept, count(whole), state)
-            metrics |= learned
+            metrics |= learned | effective_share(advantages)
             state = self.algorithm.advance(state, metrics)
             self.settings.reference.after(number + 1, self.before.reference, self.policy)
             now = time.perf_counter()
@@ -99,6 +99,11 @@ class Online:
             yield Step(number + 1, metrics, groups, keep, state, placed(groups, keep, advantages))
             if stop:
                 return
+
+    @property
+    def gold(self) -> list[str]:
+        """The rewards that are not trained on."""
+        return [spec.name for spec in self.workers.specs if spec.gold]
 
     def sample(self, number: int) -> tuple[list[Group], Metrics]:
         """Scored groups of a step, in the order of asking, and the seconds spent. Raises RewardsFailed."""

@@ -82,3 +82,15 @@ def pass_table(correct: Sequence[Sequence[bool]], ks: Sequence[int]) -> dict[str
     """
     counts = [(len(samples), sum(samples)) for samples in correct]
     return {f"pass@{k}": mean_interval([pass_at_k(n, c, k) for n, c in counts]) for k in ks}
+
+
+def centred(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Less the mean of the prompt: what is left does not depend on which prompts are longer or better answered."""
+    _, of = np.unique(group, return_inverse=True)
+    return values - (np.bincount(of, values) / np.bincount(of))[of]
+
+
+def correlation(one: np.ndarray, other: np.ndarray) -> float | None:
+    """Pearson's, of centred values; None where one of them does not vary."""
+    spread = float(one.std() * other.std())
+    return float((one * other).mean() / spread) if spread > 1e-12 else None
