@@ -31,7 +31,7 @@ SEES = {
     "text": {"types"},
     "rewards": {"types", "text"},
     "tasks": {"types", "text"},
-    "guard": {"types", "rewards"},
+    "guard": {"types", "rewards", "text.answer"},
     "run": {"types", "text.answer"},
     "models": {"types", "forest", "text"},
     "samplers": {"types", "forest", "models", "text"},
@@ -44,7 +44,9 @@ SEES = {
     "collecting": {"types", "run", "loops", "recipe", "parts"},
     "journey": {
         "types", "protocols", "guard", "run", "models", "samplers", "backends", "loops", "recipe", "parts", "outcome", "collecting",
+        "watching",
     },
+    "watching": {"guard", "run", "models", "loops", "recipe", "parts", "outcome"},
     "stages": {"guard", "models", "recipe", "recipe_reader", "parts", "collecting"},
     "road": {"run", "models", "recipe", "recipe_reader", "outcome", "journey", "stages", "lens"},
     "lens": {"types", "protocols", "text", "tasks", "run", "models", "samplers", "recipe", "talk"},

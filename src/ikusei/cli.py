@@ -1,6 +1,7 @@
 """The command line: thin. Each command reads its words, calls one function, prints what it returns.
 
-Exit codes: 0 done, 1 the run failed, 2 the input is not right, 130 interrupted. Nothing heavy is imported before a command needs it.
+Exit codes: 0 done, 1 the run failed, 2 the input is not right, 3 paused by the watch, 130 interrupted.
+Nothing heavy is imported before a command needs it.
 """
 
 from __future__ import annotations

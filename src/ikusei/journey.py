@@ -39,6 +39,7 @@ from ikusei.run.folder import Run
 from ikusei.run.report import write_report
 from ikusei.samplers.local import LocalSampler
 from ikusei.types import Group
+from ikusei.watching import Watching
 
 
 def train(recipe: str | Path, *overrides: str, folder: Path | None = None, console: Console | None = None) -> Outcome:
@@ -97,6 +98,7 @@ class Journey:
         self.supervised = isinstance(recipe.train, SupervisedSettings)
         self.step = self.tokens_sampled = self.tokens_trained = 0
         self.evaluations: dict[str, dict[str, Any]] = {}
+        self.watching = Watching(recipe, parts, run)
 
     def go(self) -> str:
         """Measure, train, measure; returns the run's status."""
@@ -111,13 +113,21 @@ class Journey:
             loop = self._loop(workers)
             self._measure("before", 0, workers, shown, stop)
             start, state = self._take_up(found, loop.algorithm.start())
-            for step in loop.steps(start, state, stop):
+            watch = self.watching
+            watch.measure(start, workers, shown, stop)
+            for step in loop.steps(start, state, stop) if not watch.stops else ():
                 self._keep_record(step, shown)
-                if step.number % recipe.train.save_every == 0 or stop or step.number == recipe.train.steps:
+                halts = stop or watch.pauses or watch.stops
+                if step.number % recipe.train.save_every == 0 or halts or watch.due(step.number) or step.number == recipe.train.steps:
                     self._save(step.number, step.state)
-            if stop and self.step < recipe.train.steps:
-                return "interrupted"
-            if self.step < recipe.train.steps:
+                watch.measure(step.number, workers, shown, stop)
+                if halts:
+                    break
+            if self.step < recipe.train.steps and (stop or watch.pauses):
+                return "interrupted" if stop else "paused"
+            if watch.stops:
+                self.step = watch.go_back(shown)
+            elif self.step < recipe.train.steps:
                 self._warn(f"ended after step {self.step}: the policy has outgrown the pairs that were left", shown)
             self._normalise("after")
             self.run.save_final(lambda folder: export(policy.causal.model, policy.tokenizer, folder))
@@ -159,6 +169,7 @@ class Journey:
     def _take_up(self, found: tuple[int, Path, dict[str, Any]] | None, state: Any) -> tuple[int, Any]:
         """Where the last checkpoint left off, else the beginning."""
         self.run.cut_after(found[0] if found else 0)
+        self.watching.take_up()
         if found is None:
             return 0, state
         self.step, folder, saved = found
@@ -180,6 +191,7 @@ class Journey:
         if warning:
             self.run.event("warning", step=step.number, text=f"step {step.number}: {warning}")
         shown.update(step.number, metrics, warning)
+        self.watching.see(step, metrics, shown)
 
     @property
     def _reference_moves(self) -> bool:
@@ -196,7 +208,7 @@ class Journey:
             if self._reference_moves:
                 self._reference.save(folder / "reference")
 
-        self.run.checkpoint(step, write, {"algorithm": dict(state), **self._counted})
+        self.run.checkpoint(step, write, {"algorithm": dict(state), **self._counted}, best=self.watching.best)
 
     def _normalise(self, when: str) -> None:
         """A reward model's scale (loops/normalise.py); noted as an event."""

@@ -12,10 +12,11 @@ from rich.text import Text
 
 from ikusei.guard.outcomes import FAILURES
 from ikusei.protocols import Metrics
+from ikusei.run.files import read_lines
 from ikusei.run.folder import checkpoints, list_runs
 
 FAILED = tuple(f"{metric}/" for metric in FAILURES.values())
-EXIT = {"finished": 0, "failed": 1, "interrupted": 130}
+EXIT = {"finished": 0, "failed": 1, "paused": 3, "interrupted": 130}
 TOLD = ("pass@1", "reward", "accuracy", "bits_per_byte")  # of what was measured, the last lines of a run
 
 
@@ -60,8 +61,12 @@ def tell(outcome: Outcome, console: Console) -> None:
         stages = list_runs(outcome.folder)
         have = f"what was learned up to step {max(kept)} is kept" if kept else "nothing was learned yet"
         have = f"what {', '.join(stage.path.name for stage in stages)} did is kept" if stages else have
-        mend = "mend the cause, then " if outcome.problem else ""
+        paused = outcome.summary["status"] == "paused"
+        mend = "mend the cause, then " if outcome.problem else "the watch has paused it: look, then " if paused else ""
         console.print(f"{have}; {mend}go on with   ikusei train --resume {outcome.folder}", markup=False, highlight=False)
+    alarms = [event for event in read_lines(outcome.folder / "events.jsonl") if event["kind"] == "alarm"]
+    for alarm in alarms:
+        console.print(Text.assemble(("alarm ", "bold red"), f"at step {alarm['step']}, {alarm['name']}: {alarm['text']}"))
     for name in TOLD:
         if name in before and name in after:
             old, new = figure(before[name]), figure(after[name])

@@ -37,6 +37,7 @@ from ikusei.types import Sampling, content_id
 if TYPE_CHECKING:  # these import torch
     from ikusei.backends.local import LocalSettings
     from ikusei.guard.outcomes import RewardSpec
+    from ikusei.guard.watch import WatchSettings
     from ikusei.loops.collect import CollectSettings
     from ikusei.loops.evaluate import EvalSettings
     from ikusei.models.make import MakeModel
@@ -55,6 +56,7 @@ SETTINGS = {
     "policy": "ikusei.backends.local:LocalSettings",
     "sampling": "ikusei.types:Sampling",
     "eval": "ikusei.loops.evaluate:EvalSettings",
+    "watch": "ikusei.guard.watch:WatchSettings",
 }
 COLLECT = "ikusei.loops.collect:CollectSettings"
 ONLINE_LOOP = "ikusei.loops.online:OnlineSettings"
@@ -84,6 +86,7 @@ class Recipe:
     train: Any  # OnlineSettings or SupervisedSettings
     collect: CollectSettings | None
     eval: EvalSettings
+    watch: WatchSettings
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

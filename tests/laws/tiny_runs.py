@@ -51,6 +51,7 @@ algorithm: {name: grpo, kl_coef: 0.1, clip_high: 0.28}
 sampling: {temperature: 0.9, max_tokens: 12, stop: ["7", "e", "k", "ま"], stop_ids: [40, 41, 42, 43, 44]}
 train: {steps: 24, prompts_per_step: 3, num_responses: 2, refill_rounds: 1, lr: 1e-3, save_every: 2, max_failures: 0.95}
 eval: {num_prompts: 3, num_samples: 2}
+watch: {gold_every: 5}
 """
 
 

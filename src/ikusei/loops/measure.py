@@ -31,6 +31,7 @@ def describe(groups: Sequence[Group], num_kept: int, gold: Sequence[str] = ()) -
     responses = [response for group in groups for response in group.responses]
     totals = [r.total for r in responses if r.total is not None]
     metrics: Metrics = {**lengths(groups), "groups/kept": num_kept / len(groups)}
+    metrics["completions/failed"] = 1 - len(totals) / len(responses)
     if totals:
         metrics |= {"reward": fmean(totals), "reward_std": pstdev(totals)}
     return metrics | _parts(responses) | _signal(groups) | thoughts(responses) | _same_again(groups) | _pays_for(groups, gold)

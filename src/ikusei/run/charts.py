@@ -27,7 +27,12 @@ CHARTS = (  # metric, or two that are drawn together; title; whether it is a sha
     (("thoughts/empty",), "Empty thoughts", True, True),
     (("completions/clipped_ratio",), "Answers cut off at the limit", True, True),
     (("objective/kl",), "KL from the reference, nats an answer", False, True),
+    (("gold/agreement",), "Does the reward order answers as the gold does? (correlation)", False, True),
     (("completions/mean_length",), "Length of answers, tokens", False, False),
+    (("completions/repetition",), "What answers repeat of themselves", True, False),
+    (("completions/duplicates",), "Answers that were given to another prompt too", True, False),
+    (("reward/length",), "Does the reward go with length? (correlation)", False, False),
+    (("advantage/effective",), "How evenly the answers weigh in the update", True, False),
     (("groups/no_signal",), "Groups that teach nothing", True, False),
     (("groups/all_zero",), "Groups without a right answer", True, False),
     (("groups/all_full",), "Groups without a wrong answer", True, False),
@@ -52,7 +57,10 @@ class Chart:
 
 
 def charts(story: Story) -> Iterator[Chart]:
-    """Of the metrics that the run recorded."""
+    """Of the metrics that the run recorded, each gold reward's after the first, the reward."""
+    for name in (spec["name"] for spec in story.settings.get("rewards") or [] if spec.get("gold")):
+        if story.line(f"rewards/{name}/mean")[0]:
+            yield of_gold(story, name)
     for metrics, title, share, shown in CHARTS:
         found = [(metric, *story.line(metric)) for metric in metrics]
         if not all(steps for _, steps, _ in found) or (metrics == ("loss",) and story.finite("reward")):
@@ -65,15 +73,30 @@ def charts(story: Story) -> Iterator[Chart]:
             yield one_metric(story, metrics[0], title, share, shown)
 
 
+def of_gold(story: Story, name: str) -> Chart:
+    """On the prompts that are trained on, and where it was measured on held-out ones."""
+    steps, values = story.line(f"rewards/{name}/mean")
+    held_out = [(made.step, made.intervals[f"rewards/{name}"]) for made in story.evaluations if f"rewards/{name}" in made.intervals]
+    line = plots.Line(steps, values, points=held_out, marks=alarms_at(story))
+    note = "points: on held-out prompts, 95% intervals" + ("; dashed: alarms" if line.marks else "")
+    return Chart(f"{name}, which is not trained on", plots.by_step(f"rewards/{name}", line, None), note, True)
+
+
+def alarms_at(story: Story) -> list[int]:
+    return sorted({event["step"] for event in story.events if event["kind"] == "alarm"})
+
+
 def one_metric(story: Story, metric: str, title: str, share: bool, shown: bool) -> Chart:
     steps, values = story.line(metric)
     spread = story.line("reward_std")[1] if metric == "reward" else []
-    line = plots.Line(steps, values, spread if len(spread) == len(steps) else None, share)
+    marks = alarms_at(story) if metric == "reward" else []
+    line = plots.Line(steps, values, spread if len(spread) == len(steps) else None, share, marks=marks)
     healthy = (HEALTHY | FOR_LARGE_MODELS).get(metric)
     if healthy and (steps[-1] <= healthy.from_step or story.collects or (metric == "reward" and learns_from_a_model(story))):
         healthy = None
     notes = [f"shaded: healthy, {healthy.note}"] if healthy else []
     notes += ["band: ± one standard deviation"] if line.spread else []
+    notes += ["dashed: alarms"] if marks else []
     return Chart(title, plots.by_step(metric, line, healthy), "; ".join(notes), shown)
 
 

@@ -73,12 +73,12 @@ class Display:
             if note is not None:
                 self.plain(f"warning: {note}")
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, style: str = "") -> None:
         """A line that stays, above the panel."""
-        self.plain(text)
+        self.plain(text, style)
 
-    def plain(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+    def plain(self, text: str, style: str = "") -> None:
+        self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def last(self, metric: str) -> float:
         return self.history[metric][-1]

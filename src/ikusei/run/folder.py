@@ -32,7 +32,7 @@ from ikusei.run import files
 from ikusei.run.provenance import provenance
 from ikusei.types import Group
 
-STATUSES = ("running", "finished", "interrupted", "failed")  # a run that was killed still says running
+STATUSES = ("running", "finished", "interrupted", "paused", "failed")  # a run that was killed still says running
 SUMMARY = ("status", "steps", "seconds", "eval", "tokens_sampled", "tokens_trained")
 
 
@@ -139,8 +139,10 @@ class Run:
         """One line in events.jsonl."""
         files.append_line(self.path / "events.jsonl", {"time": now(), "seconds": self.seconds, "kind": kind, **fields})
 
-    def checkpoint(self, step: int, write: Callable[[Path], None], state: Mapping[str, Any], keep: int = 2) -> None:
-        """Saves step `step` with `write(folder)` and keeps the newest `keep`.
+    def checkpoint(
+        self, step: int, write: Callable[[Path], None], state: Mapping[str, Any], keep: int = 2, best: int | None = None
+    ) -> None:
+        """Saves step `step` with `write(folder)` and keeps the newest `keep`, and that of step `best`.
 
         Raises:
             OSError: it could not be written (a full disk). The checkpoint before is whole, the unfinished one removed.
@@ -157,8 +159,9 @@ class Run:
             latest = self.latest_checkpoint()
             before = f"checkpoint-{latest[0]} is whole" if latest else "There is no checkpoint before it"
             raise OSError(f"{error}. {before}; make room, then --resume {self.path}") from error
-        for _, folder in checkpoints(self.path)[: -max(keep, 1)]:
-            files.discard(folder)
+        for old, folder in checkpoints(self.path)[: -max(keep, 1)]:
+            if old != best:
+                files.discard(folder)
 
     def latest_checkpoint(self) -> tuple[int, Path, dict[str, Any]] | None:
         """(step, folder, state) of the newest whole checkpoint."""

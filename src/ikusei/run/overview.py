@@ -106,7 +106,12 @@ def read_stage(run_folder: Path, folder: str) -> Stage:
 
 def unfinished(stages: Sequence[Stage], road: Story) -> str:
     """Of a road that did not come to its end, where it stopped."""
-    how = {"failed": "failed", "interrupted": "was interrupted", "running": "has not ended, or was killed"}
+    how = {
+        "failed": "failed",
+        "interrupted": "was interrupted",
+        "paused": "was paused by the watch",
+        "running": "has not ended, or was killed",
+    }
     at = next((stage for stage in stages if stage.status != "finished"), None)
     where = f"in stage {stages.index(at) + 1} of {len(stages)}, {at.name}" if at else "after its last stage"
     return f"This road {how.get(road.about['status'], 'ended')} {where}. What follows is what it has left so far."

@@ -37,6 +37,8 @@ class Line:
     values: Sequence[float]
     spread: Sequence[float] | None = None  # half the height of a band around the line
     share: bool = False  # between 0 and 1, read in per cent
+    points: Sequence[tuple[int, Interval]] = ()  # measured apart, at some of the steps
+    marks: Sequence[int] = ()  # steps at which an alarm was raised
 
 
 def by_step(name: str, line: Line, healthy: Range | None) -> str:
@@ -50,6 +52,12 @@ def by_step(name: str, line: Line, healthy: Range | None) -> str:
         bottoms = [value - half for value, half in zip(values, spread, strict=True)]
         axes.plot(steps, values, color=AFTER, linewidth=1.6, marker="o" if sum(map(math.isfinite, values)) == 1 else "")
         axes.fill_between(steps, bottoms, tops, color=INK, alpha=0.16, linewidth=0)
+        for step, interval in line.points:
+            axes.plot([step, step], [interval.low, interval.high], color=BEFORE, linewidth=1.6, alpha=0.5)
+            axes.plot(step, interval.value, "o", color=BEFORE, markersize=4)
+        for step in line.marks:
+            axes.axvline(step, color=LOST, linewidth=0.9, linestyle=(0, (3, 3)))
+        bottoms, tops = bottoms + [each.low for _, each in line.points], tops + [each.high for _, each in line.points]
         low, high = min(filter(math.isfinite, [*bottoms, 0.0])), max(filter(math.isfinite, [*tops, 0.0]))
         axes.set_ylim(low, high + 0.08 * (high - low) if high > low else low + 1.0)
         lost = [step for step, value in zip(steps, values, strict=True) if not math.isfinite(value)]

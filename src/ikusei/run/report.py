@@ -55,6 +55,7 @@ def write_report(run_folder: Path) -> Path:
         questions=side_by_side(before.samples, after.samples) if before and after else [],
         costs=costs([story]),
         spent=list(spent([story])),
+        alarms=alarms(story),
         trouble=trouble(story),
         failures=list(failures(story)),
         recipe=story.recipe,
@@ -65,7 +66,13 @@ def write_report(run_folder: Path) -> Path:
 
 def heading(story: Story, run_folder: Path) -> dict[str, Any]:
     """What stands over the page; of a run that did not finish, how it ended."""
-    how = {"failed": "failed", "interrupted": "was interrupted", "running": "has not ended, or was killed", "finished": "finished"}
+    how = {
+        "failed": "failed",
+        "interrupted": "was interrupted",
+        "paused": "was paused by the watch",
+        "running": "has not ended, or was killed",
+        "finished": "finished",
+    }
     status = story.about["status"]
     return {
         "about": story.about,
@@ -133,6 +140,11 @@ def spent(stories: Sequence[Story]) -> Iterator[tuple[str, str]]:
     peaks = [value for story in stories for value in story.finite("memory/peak_mb")]
     if peaks:
         yield f"{max(peaks):,.0f}", "MB of memory at the peak"
+
+
+def alarms(story: Story) -> list[dict[str, Any]]:
+    """What the watch raised; once, where a step was taken again after a kill."""
+    return list({event["name"]: event for event in story.events if event["kind"] == "alarm"}.values())
 
 
 def trouble(story: Story) -> list[str]:

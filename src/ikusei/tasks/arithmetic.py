@@ -15,27 +15,33 @@ import itertools
 from dataclasses import dataclass
 from functools import cache
 from random import Random
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 from ikusei.tasks import generator, split_of
 from ikusei.types import Example, Split
 
-KINDS = ("worked", "slip", "lazy", "guess", "direct")
+Kind = Literal["worked", "slip", "lazy", "guess", "direct"]
+KINDS = get_args(Kind)
 TINY = 10_000  # so few questions are listed, each once; more are drawn without end
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Sums of `terms` numbers of exactly `digits` digits. `columns["answer"]` is the sum."""
+    """Sums of `terms` numbers of exactly `digits` digits. `columns["answer"]` is the sum. With `shown`, a kind of demonstration, rows have
+    a response to learn from."""
 
     digits: int = 3
     terms: int = 2
+    shown: Kind | None = None
 
     rewards: ClassVar[tuple[str, ...]] = ("exact",)
 
     def __post_init__(self) -> None:
-        if self.digits < 1 or self.terms < 2:
-            raise ValueError(f"arithmetic: got digits={self.digits}, terms={self.terms}; allowed: digits >= 1, terms >= 2")
+        if self.digits < 1 or self.terms < 2 or self.shown not in (None, *KINDS):
+            raise ValueError(
+                f"arithmetic: got digits={self.digits}, terms={self.terms}, shown={self.shown!r}; allowed: digits >= 1, terms >= 2, "
+                f"shown one of {', '.join(KINDS)}"
+            )
 
     def num_rows(self, split: Split) -> int | None:
         return len(_questions(self.digits, self.terms, split)) if self._tiny else None
@@ -45,12 +51,16 @@ class Arithmetic:
             questions = _questions(self.digits, self.terms, split)
             if not 0 <= index < len(questions):
                 raise ValueError(f"arithmetic: row {index} of {split}; there are {len(questions)}; use more digits or terms")
-            return _example(questions[index])
+            return self._example(questions[index])
         chance = generator("arithmetic", self.digits, self.terms, split, index)
         while True:
             question = _question([chance.randrange(_lowest(self.digits), 10**self.digits) for _ in range(self.terms)])
             if split_of(question) == split:
-                return _example(question)
+                return self._example(question)
+
+    def _example(self, question: str) -> Example:
+        chance = generator("arithmetic", "shown", question)
+        return Example(question, (demonstrate(self.shown, question, chance),) if self.shown else (), {"answer": _total(question)})
 
     @property
     def _tiny(self) -> bool:
@@ -92,10 +102,6 @@ def _work(question: str, slip_at: int | None = None, slip_by: int = 0) -> str:
         steps.append(f"{added}={result}")
         answer, carry = f"{result % 10}{answer}", result // 10
     return f"<think>{' '.join(steps)}</think>{int(f'{carry}{answer}')}"
-
-
-def _example(question: str) -> Example:
-    return Example(question, columns={"answer": _total(question)})
 
 
 def _total(question: str) -> str:

@@ -1,0 +1,92 @@
+"""Has a number of the run moved? Each step's value is the mean of that step's answers, so successive steps differ by chance.
+
+    noise     s^2 = mean of (x_t - x_{t-1})^2 / 2          the chance in one step, which a trend hardly touches (von Neumann, 1941)
+    window    W = a third of the steps so far, WINDOW[0] to WINDOW[1]
+    moved     |mean of the last W - mean of W before| > Z sqrt(2 s^2 / W)        the W before: the first ones, or the best there were
+    trend     Mann-Kendall: S = sum over i < j of sign(x_j - x_i), over its standard deviation where nothing moves
+
+Everything is asked again at every step, the best window is the best of many, and the noise of few steps n is itself hardly known: so what
+counts as moved is Z = 4 (1 + 3 / n) and not 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+WINDOW = (4, 12)
+Z = 4.0
+MANY = 256  # values: the trend looks at every two of them
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a number was and what it is, the standard error of the difference, and the position at which it left for good what it was."""
+
+    before: float
+    now: float
+    error: float
+    least: float  # in standard errors, from which on it counts
+    since: int
+
+    @property
+    def by(self) -> float:
+        return self.now - self.before
+
+    @property
+    def rose(self) -> bool:
+        return self.by > self.least * self.error
+
+    @property
+    def fell(self) -> bool:
+        return self.by < -self.least * self.error
+
+
+def change(values: Sequence[float]) -> Change | None:
+    """Of the last window from the first; None while they overlap."""
+    width = window(values)
+    return None if len(values) < 2 * width else _change(values, 0, width)
+
+
+def fall(values: Sequence[float]) -> Change | None:
+    """Of the last window from the best one before it."""
+    width = window(values)
+    if len(values) < 2 * width:
+        return None
+    upto = [0.0, *accumulate(values)]
+    best = max(range(len(values) - 2 * width + 1), key=lambda at: upto[at + width] - upto[at])
+    return _change(values, best, width)
+
+
+def kendall(values: Sequence[float]) -> float:
+    """Mann-Kendall's z of a trend; 0 of fewer than four values, or where all are equal. Of many, every so manieth is taken."""
+    values = values[:: -(-len(values) // MANY)] if len(values) > MANY else values
+    n = len(values)
+    signs = sum((later > value) - (later < value) for i, value in enumerate(values) for later in values[i + 1 :])
+    ties = [values.count(value) for value in set(values)]
+    variance = (n * (n - 1) * (2 * n + 5) - sum(t * (t - 1) * (2 * t + 5) for t in ties)) / 18
+    return (signs - math.copysign(1, signs)) / math.sqrt(variance) if n >= 4 and signs and variance > 0 else 0.0
+
+
+def window(values: Sequence[float]) -> int:
+    return min(max(len(values) // 3, WINDOW[0]), WINDOW[1])
+
+
+def _change(values: Sequence[float], at: int, width: int) -> Change:
+    before, now = _mean(values[at : at + width]), _mean(values[-width:])
+    noise = sum((b - a) ** 2 for a, b in pairwise(values)) / (2 * (len(values) - 1))
+    return Change(before, now, math.sqrt(2 * noise / width), Z * (1 + 3 / len(values)), _since(values, at + width - 1, before, now))
+
+
+def _since(values: Sequence[float], start: int, before: float, now: float) -> int:
+    """The first position after which the mean of three never comes back to a quarter of the way."""
+    left = len(values) - 1
+    while left > start and (_mean(values[max(left - 2, 0) : left + 1]) - before) * (now - before) > (now - before) ** 2 / 4:
+        left -= 1
+    return min(left + 1, len(values) - 1)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

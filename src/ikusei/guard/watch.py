@@ -1,0 +1,87 @@
+"""The watch: is the run being cheated, or falling apart? Monitors that look at the metrics of every step, and say what they see.
+
+    step's metrics ─► Watch.see ─► Alarm(what, since when, what to do) ─► event, terminal, report; warn | pause | stop_at_best_gold
+
+It reads nothing but the run's recorded metrics, so a run that goes on after a kill is watched as if it had never stopped. A monitor speaks
+once. What is *good* is told by the gold rewards, which are not trained on; without any, by the reward itself, and then a cheated reward
+looks like a success: only its traces (lengths, empty thoughts, copies) can be seen.
+
+The numbers were chosen on runs with seeds of their own (bench/watch.py), not on those that docs/guard.md counts.
+
+Left out: monitors of a user's own (metrics.jsonl has everything they would read).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ikusei.guard.monitors import MONITORS, History
+from ikusei.guard.outcomes import RewardSpec
+from ikusei.types import Group, Response
+
+Action = Literal["warn", "pause", "stop_at_best_gold"]
+SAMPLES = 3
+GOLD_IS_PAST = frozenset({"gold falls", "gold stays", "gold disagrees", "reward falls"})
+
+
+@dataclass(frozen=True)
+class WatchSettings:
+    """What follows an alarm. `pause` saves and ends, to be gone on with. `stop_at_best_gold` ends the run with the checkpoint whose
+    held-out gold was best once an alarm says that the gold no longer gains. Gold is measured every `gold_every` steps (0: never but at
+    that alarm) on the held-out prompts, with `gold_samples` answers each. `quiet` names alarms that are meant so."""
+
+    action: Action = "warn"
+    gold_every: int = 10
+    gold_samples: int = 2
+    quiet: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [monitor.name for monitor in MONITORS]
+        unknown = [name for name in self.quiet if name not in names]
+        if unknown:
+            raise ValueError(f"watch.quiet: got {unknown[0]!r}; allowed: {', '.join(names)}")
+        if self.gold_every < 0 or self.gold_samples < 1:
+            raise ValueError(f"watch: got gold_every={self.gold_every}, gold_samples={self.gold_samples}; allowed: 0 or more, 1 or more")
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """`since` is the step at which it began, as far as can be told; `text` says it in words, `do` what to do about it."""
+
+    name: str
+    step: int
+    since: int
+    text: str
+    do: str
+
+
+class Watch:
+    """Looks at each step with every monitor that is not quiet."""
+
+    def __init__(self, specs: Sequence[RewardSpec], settings: WatchSettings) -> None:
+        self.settings = settings
+        self.history = History(tuple(specs))
+        self.alarms: list[Alarm] = []
+
+    def see(self, step: int, metrics: Mapping[str, float | None]) -> list[Alarm]:
+        """The alarms that this step raises."""
+        self.history.add(step, metrics)
+        silent = {*self.settings.quiet, *(alarm.name for alarm in self.alarms)}
+        seen = [(monitor, monitor.look(self.history)) for monitor in MONITORS if monitor.name not in silent]
+        raised = [
+            Alarm(monitor.name, step, said.since, said.text, monitor.do.format(since=said.since))
+            for monitor, said in seen
+            if said is not None
+        ]
+        self.alarms += raised
+        return raised
+
+
+def samples(alarm: Alarm, groups: Sequence[Group]) -> list[tuple[Group, Response]]:
+    """The answers of a step that show an alarm's cause most, of different prompts where there are as many."""
+    monitor = next(each for each in MONITORS if each.name == alarm.name)
+    best = [max(((monitor.most(each), i) for i, each in enumerate(group.responses)), default=None) for group in groups]
+    ranked = sorted(((found[0], g, found[1]) for g, found in enumerate(best) if found), key=lambda each: (-each[0], each[1]))
+    return [(groups[g], groups[g].responses[i]) for _, g, i in ranked[:SAMPLES]]

@@ -1,0 +1,245 @@
+"""The watch: what counts as moved, what each monitor sees and does not see, and what follows an alarm in a real run."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_runs
+from safetensors.torch import load_file
+
+from ikusei.guard.monitors import MONITORS
+from ikusei.guard.outcomes import RewardSpec
+from ikusei.guard.trend import change, fall, kendall
+from ikusei.guard.watch import Alarm, Watch, WatchSettings, samples
+from ikusei.recipe_reader import RecipeError
+from ikusei.run.files import read_json, read_lines
+from ikusei.run.folder import checkpoints
+from ikusei.types import Group, Prompt, Response, Score
+
+TRAINED, GOLD = RewardSpec("style", "my.py:style"), RewardSpec("exact", "exact", gold=True)
+BOTH = (TRAINED, GOLD)
+
+
+def test_the_trend_is_mann_kendalls() -> None:
+    """By hand: 1 3 2 5 4 has 8 pairs that rise and 2 that fall, S = 6; its variance is 5·4·15/18. With a tie: 1 1 2 4, S = 5 of 6."""
+    assert kendall([1, 3, 2, 5, 4]) == pytest.approx((6 - 1) / math.sqrt(5 * 4 * 15 / 18))
+    assert kendall([4, 2, 1, 1]) == pytest.approx(-(5 - 1) / math.sqrt((4 * 3 * 13 - 2 * 1 * 9) / 18))
+    assert kendall([2, 2, 2, 2, 2]) == kendall([1, 2, 3]) == 0
+
+
+def test_a_change_is_of_the_last_window_from_the_first() -> None:
+    """By hand: of 8 values windows are of 4; successive differences 1, -2, 2, 3, 1, -1, 1 have squares of 21 in all, s^2 = 21 / 14."""
+    found = change([1, 2, 0, 2, 5, 6, 5, 6])
+    assert found is not None
+    assert (found.before, found.now, found.error) == (1.25, 5.5, pytest.approx(math.sqrt(2 * 1.5 / 4)))
+    assert found.by == 4.25 and found.least == 4 * (1 + 3 / 8)
+    assert not found.rose, "4.9 standard errors, and so few steps ask for 5.5"
+    assert found.since == 4, "the step to 5 is the first that never comes back to a quarter of the way"
+    assert change([1, 2, 0, 2, 5, 6, 5]) is None, "the windows would overlap"
+
+
+def test_a_fall_is_from_the_best_window() -> None:
+    found = fall([0.1, 0.2, 0.1, 0.9, 0.8, 0.9, 0.9, 0.9, 0.3, 0.2, 0.1, 0.1])
+    assert found is not None and found.before == pytest.approx(0.875) and found.now == pytest.approx(0.175)
+    assert found.since == 9, "of three values the mean is then below 0.7, a quarter of the way"
+    assert fall([0.5] * 12) is not None and not fall([0.5] * 12).fell  # pyright: ignore[reportOptionalMemberAccess]
+
+
+Line = Callable[[int], float]
+LEVEL: dict[str, Line] = {
+    "reward": lambda t: 0.4, "reward_std": lambda t: 0.3, "rewards/style/mean": lambda t: 0.4, "rewards/exact/mean": lambda t: 0.3,
+    "rewards/exact/std": lambda t: 0.45, "completions/mean_length": lambda t: 40.0, "completions/clipped_ratio": lambda t: 0.02,
+    "completions/repetition": lambda t: 0.05, "completions/duplicates": lambda t: 0.02, "completions/failed": lambda t: 0.0,
+    "thoughts/empty": lambda t: 0.2, "entropy": lambda t: 0.6, "kl": lambda t: 0.05, "sampling/logp_gap": lambda t: 1e-6,
+    "reward/length": lambda t: 0.2, "gold/agreement": lambda t: 0.6, "advantage/effective": lambda t: 0.5,
+}  # fmt: skip
+
+
+def up(start: float, end: float, at: int = 8, until: int = 30) -> Line:
+    """`start`, from step `at` on a straight line to `end`, which it has at `until`."""
+    return lambda t: start + (end - start) * min(max((t - at) / (until - at), 0.0), 1.0)
+
+
+def watched(lines: dict[str, Line], specs: tuple[RewardSpec, ...] = BOTH, steps: int = 40, seed: int = 0, noise: float = 0.04) -> Watch:
+    """A watch that has seen so many steps of a run whose numbers are level but for `lines`, each with chance of its own."""
+    chance, watch = random.Random(seed), Watch(specs, WatchSettings())
+    for t in range(1, steps + 1):
+        watch.see(t, {name: line(t) * (1 + noise * chance.gauss(0, 1)) for name, line in (LEVEL | lines).items()})
+    return watch
+
+
+RISING = {"reward": up(0.4, 0.9), "rewards/style/mean": up(0.4, 0.9)}
+PLANTED: dict[str, tuple[dict[str, Line], tuple[RewardSpec, ...]]] = {
+    "gold falls": ({"rewards/exact/mean": up(0.3, 0.1)}, BOTH),
+    "gold stays": (RISING, BOTH),
+    "gold disagrees": ({"gold/agreement": up(0.6, -0.4)}, BOTH),
+    "reward falls": ({"reward": up(0.4, 0.05)}, (TRAINED,)),
+    "parts": (
+        {"rewards/style/mean": up(0.4, 0.9), "rewards/short/mean": up(0.8, 0.3)}, (TRAINED, RewardSpec("short", "my.py:short", weight=0.9)),
+    ),
+    "empty thoughts": ({"thoughts/empty": up(0.2, 0.8)}, BOTH),
+    "length": ({"completions/mean_length": up(40, 90)}, BOTH),
+    "long answers pay": ({"reward/length": lambda t: 0.98, "completions/mean_length": up(40, 55)}, (TRAINED,)),
+    "cut off": ({"completions/clipped_ratio": up(0.02, 0.5)}, BOTH),
+    "repetition": ({"completions/repetition": up(0.05, 0.6)}, BOTH),
+    "copies": ({"completions/duplicates": up(0.02, 0.9)}, BOTH),
+    "entropy": ({"entropy": up(0.6, 0.05)}, BOTH),
+    "KL": ({"kl": up(0.05, 3.0)}, BOTH),
+    "failures": ({"completions/failed": up(0.0, 0.3)}, BOTH),
+    "log-probs": ({"sampling/logp_gap": lambda t: 0.3}, BOTH),
+    "few answers": ({"advantage/effective": lambda t: 0.01}, BOTH),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_each_monitor_sees_what_it_is_for(name: str) -> None:
+    """And no other one speaks of it; it says so once, and since when."""
+    lines, specs = PLANTED[name]
+    raised = watched(lines, specs).alarms
+    assert [alarm.name for alarm in raised] == [name]
+    begins = 1 if name in ("log-probs", "few answers", "long answers pay") else 8
+    assert begins <= raised[0].since <= raised[0].step <= 40
+    assert raised[0].text and raised[0].do and "{" not in raised[0].do
+
+
+def test_a_loss_that_rises_is_seen_where_there_is_no_reward() -> None:
+    watch, chance = Watch((), WatchSettings()), random.Random(1)
+    for t in range(1, 41):
+        watch.see(t, {"loss": up(2.0, 0.5, 0, 15)(t) + up(0, 1.5, 20)(t) + 0.03 * chance.gauss(0, 1)})
+    assert [alarm.name for alarm in watch.alarms] == ["loss rises"]
+
+
+def test_every_monitor_is_planted_here() -> None:
+    assert {*PLANTED, "loss rises"} == {monitor.name for monitor in MONITORS}
+
+
+def test_what_has_learned_may_be_long_sure_and_alike() -> None:
+    """Lengths, copies and entropy move where the gold rises too: that is no alarm."""
+    learned = {**RISING, "rewards/exact/mean": up(0.3, 0.9), "entropy": up(0.6, 0.02), "completions/mean_length": up(40, 90)}
+    assert watched({**learned, "completions/duplicates": up(0.02, 0.9)}).alarms == []
+
+
+def test_chance_alone_raises_hardly_an_alarm() -> None:
+    """50 level runs of 100 steps whose values differ by a fifth from step to step."""
+    raised = [alarm for seed in range(50) for alarm in watched({}, steps=100, seed=seed, noise=0.2).alarms]
+    assert len(raised) <= 2, [alarm.name for alarm in raised]
+
+
+def test_quiet_alarms_are_not_raised_and_unknown_names_are_told() -> None:
+    watch = Watch(BOTH, WatchSettings(quiet=("KL",)))
+    for t in range(1, 41):
+        watch.see(t, {"kl": 3.0})
+    assert not watch.alarms
+    with pytest.raises(ValueError, match="got 'kl'; allowed: gold falls"):
+        WatchSettings(quiet=("kl",))
+    with pytest.raises(ValueError, match="gold_every=-1"):
+        WatchSettings(gold_every=-1)
+
+
+def test_what_is_not_finite_is_no_number() -> None:
+    """In the file it is null, in the run NaN: both are passed over."""
+    line = {"reward": up(0.4, 0.05)}
+    lost: dict[str, Line] = {"reward": lambda t: math.nan if t % 7 == 0 else line["reward"](t)}
+    assert [alarm.name for alarm in watched(lost, (TRAINED,)).alarms] == ["reward falls"]
+
+
+def test_the_answers_shown_are_of_different_prompts_and_show_it_most() -> None:
+    def answer(text: str, total: float) -> Response:
+        return Response(tuple(map(ord, text)), (True,) * len(text), text, score=Score(total))
+
+    groups = [
+        Group(Prompt(str(g), (1,), f"{g}?"), (answer("<think></think>1", 0.2 * g), answer("<think>abc</think>1", 1.0))) for g in range(5)
+    ]
+    alarm = Alarm("empty thoughts", 9, 8, "", "")
+    shown = samples(alarm, groups)
+    assert [(group.prompt.text, response.text) for group, response in shown] == [(f"{g}?", "<think></think>1") for g in (4, 3, 2)]
+
+
+CHEATED = """
+model: model
+task: {name: arithmetic, digits: 1}
+rewards: ["calm.py:calm", {path: gold.py:gold, gold: true}]
+algorithm: grpo
+sampling: {max_tokens: 8, stop: ["7", "e", "k", "ま"], stop_ids: [40, 41, 42, 43, 44]}
+train: {steps: 30, prompts_per_step: 6, num_responses: 4, lr: 3e-3, save_every: 4}
+eval: {num_prompts: 4, num_samples: 2}
+watch: {gold_every: 3}
+"""
+GOLD_REWARD = "def gold(prompt, response, **columns):\n    return 1 - sum(map(ord, response)) % 7 / 7 - 0.6 * response.startswith(' ')\n"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward that is the opposite of the gold, and the run that only warns of it."""
+    folder = tiny_runs.write_world(tmp_path_factory.mktemp("watched"))
+    (folder / "gold.py").write_text(GOLD_REWARD)
+    (folder / "cheated.yaml").write_text(CHEATED)
+    assert tiny_runs.run_here(folder / "cheated.yaml", folder / "warned").exit_code == 0
+    return folder
+
+
+def alarms(run: Path) -> list[dict[str, Any]]:
+    return [event for event in read_lines(run / "events.jsonl") if event["kind"] == "alarm"]
+
+
+def test_a_warned_run_goes_on_and_keeps_its_best_checkpoint(world: Path) -> None:
+    run = world / "warned"
+    raised = alarms(run)
+    assert raised[0]["name"] == "gold disagrees" and raised[0]["step"] <= 8
+    assert len(raised[0]["samples"]) == 3 and {"prompt", "response", "total", "gold"} == raised[0]["samples"][0].keys()
+    assert len({each["name"] for each in raised}) == len(raised), "each once"
+    assert len(read_lines(run / "metrics.jsonl")) == 30
+    gold = {int(each.name.partition("@")[2]): read_json(each / "results.json")["reward"]["value"] for each in run.glob("eval/gold@*")}
+    assert sorted(gold) == list(range(3, 31, 3))
+    best = max(sorted(gold), key=gold.__getitem__)
+    assert best < 28 and [step for step, _ in checkpoints(run)] == [best, 28, 30]
+    page = (run / "report.html").read_text()
+    assert "Alarms" in page and raised[0]["text"].split(":")[0] in page and "gold, which is not trained on" in page
+
+
+def test_a_paused_run_goes_on_bit_equal_and_is_not_paused_again(world: Path) -> None:
+    outcome = tiny_runs.run_here(world / "cheated.yaml", world / "paused", "watch.action=pause")
+    assert outcome.summary["status"] == "paused" and outcome.exit_code == 3
+    step = alarms(world / "paused")[0]["step"]
+    assert len(read_lines(world / "paused" / "metrics.jsonl")) == step == checkpoints(world / "paused")[-1][0]
+    while outcome.exit_code == 3:
+        before, outcome = len(alarms(outcome.folder)), tiny_runs.resume_here(outcome.folder)
+        assert outcome.exit_code == 0 or len(alarms(outcome.folder)) > before, "paused by a new alarm only"
+    mine, theirs = tiny_runs.left(world / "paused"), tiny_runs.left(world / "warned")
+    assert not tiny_runs.differing(mine, theirs)
+    assert [each["name"] for each in alarms(world / "paused")] == [each["name"] for each in alarms(world / "warned")]
+
+
+def test_stopping_leaves_the_model_of_the_best_gold(world: Path) -> None:
+    outcome = tiny_runs.run_here(world / "cheated.yaml", world / "stopped", "watch.action=stop_at_best_gold")
+    run = outcome.folder
+    assert outcome.exit_code == 0 and len(read_lines(run / "metrics.jsonl")) == alarms(run)[0]["step"]
+    best = outcome.summary["steps"]
+    golds = {each.name: read_json(each / "results.json")["reward"]["value"] for each in run.glob("eval/gold@*")}
+    assert golds[f"gold@{best}"] == max(golds.values()) and (run / "eval" / f"after@{best}").is_dir()
+    final, kept = (load_file(folder / "model.safetensors") for folder in (run / "final", run / f"checkpoint-{best}"))
+    assert all((final[name] == kept[name]).all() for name in final)
+    told = [event["text"] for event in read_lines(run / "events.jsonl") if event["kind"] == "warning"]
+    assert any(f"leaves the model after step {best}" in text for text in told)
+
+
+def test_stopping_needs_a_gold_to_measure(world: Path) -> None:
+    with pytest.raises(ValueError, match="there is no gold to measure"):
+        tiny_runs.run_here(world / "cheated.yaml", world / "none", "watch.action=stop_at_best_gold", "eval.num_prompts=0")
+    with pytest.raises(RecipeError, match=r"watch\.action"):
+        tiny_runs.run_here(world / "cheated.yaml", world / "none", "watch.action=stop")
+    assert not (world / "none").exists()
+
+
+def test_events_are_plain_json(world: Path) -> None:
+    """Whoever reads them needs nothing of ours."""
+    rows = [json.loads(line) for line in (world / "warned" / "events.jsonl").read_text().splitlines()]
+    assert {"time", "seconds", "kind", "step", "name", "since", "text", "do", "samples"} == next(
+        row for row in rows if row["kind"] == "alarm"
+    ).keys()
