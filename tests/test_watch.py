@@ -34,12 +34,12 @@ def test_the_trend_is_mann_kendalls() -> None:
 
 
 def test_a_change_is_of_the_last_window_from_the_first() -> None:
-    """By hand: of 8 values windows are of 4; successive differences 1, -2, 2, 3, 1, -1, 1 have squares of 21 in all, s^2 = 21 / 14."""
+    """By hand: of 8 values windows are of 4; of the successive differences 1, -2, 2, 3, 1, -1, 1 the middle one is 1 in size."""
     found = change([1, 2, 0, 2, 5, 6, 5, 6])
     assert found is not None
-    assert (found.before, found.now, found.error) == (1.25, 5.5, pytest.approx(math.sqrt(2 * 1.5 / 4)))
+    assert (found.before, found.now, found.error) == (1.25, 5.5, pytest.approx(math.sqrt(2 / 4) / 0.954))
     assert found.by == 4.25 and found.least == 4 * (1 + 3 / 8)
-    assert not found.rose, "4.9 standard errors, and so few steps ask for 5.5"
+    assert found.rose and not found.fell, "5.7 standard errors, where so few steps ask for 5.5"
     assert found.since == 4, "the step to 5 is the first that never comes back to a quarter of the way"
     assert change([1, 2, 0, 2, 5, 6, 5]) is None, "the windows would overlap"
 

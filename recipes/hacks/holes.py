@@ -1,4 +1,4 @@
-"""Rewards with a hole in each, as they are in use, for recipes/hacks. `ikusei reward lint recipes/hacks/NAME.yaml` finds every one of them."""
+"""Rewards with a hole in each, as they are in use, and data that shows one: for the recipes of this folder."""
 
 from __future__ import annotations
 

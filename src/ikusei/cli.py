@@ -72,11 +72,14 @@ def train(
 
 
 @app.command
-def check(recipe: Path, *overrides: str, as_json: AsJson = False) -> int:
-    """Try a recipe without training: configuration, data, rewards on real rows, tokens coloured by mask, memory."""
+def check(recipe: Path, *overrides: str, write: Path | None = None, as_json: AsJson = False) -> int:
+    """Try a recipe without training: configuration, data, rewards on real rows, tokens coloured by mask, memory; and will it learn?
+
+    With --write FOLDER, what the verdict recommends: the prompts that teach, its own right answers or pairs, and a recipe with them.
+    """
     from ikusei import check as checking
 
-    found = checking.check_file(recipe, overrides)
+    found = checking.check_file(recipe, overrides, write)
     if as_json:
         print(json.dumps(found.plain()))
     else:

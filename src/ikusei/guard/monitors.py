@@ -70,7 +70,7 @@ class History:
 
     @property
     def better(self) -> bool:
-        """What is good has risen, as far as can be told, for it is the alarm that must be sure. Of a run without rewards nothing is asked."""
+        """What is good has risen, as far as can be told, for an alarm must be sure. Of a run without rewards nothing is asked."""
         metrics = [f"rewards/{name}/mean" for name in self.golds] or ["reward"]
         found = [change(self.line(metric)[1]) for metric in metrics]
         return any(each is not None and each.by > 2 * each.error for each in found) or "reward" not in self.lines
@@ -126,7 +126,7 @@ def _reward_falls(history: History) -> Seen | None:
 def _loss_rises(history: History) -> Seen | None:
     steps, losses = history.line("loss") if not history.line("reward")[0] else ([], [])
     found = fall([-loss for loss in losses])
-    if found is None or not found.fell or -found.by < 0.1 * abs(found.before):
+    if found is None or not found.fell or -found.by < max(0.3 * abs(found.before), 0.05):
         return None
     return Seen(steps[found.since], f"the loss rose from {-found.before:.3g} to {-found.now:.3g}")
 

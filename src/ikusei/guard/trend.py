@@ -1,8 +1,8 @@
 """Has a number of the run moved? Each step's value is the mean of that step's answers, so successive steps differ by chance.
 
-    noise     s^2 = mean of (x_t - x_{t-1})^2 / 2          the chance in one step, which a trend hardly touches (von Neumann, 1941)
+    noise     s = median of |x_t - x_{t-1}| / 0.954          the chance in one step; neither a trend nor a few leaps touch it
     window    W = a third of the steps so far, WINDOW[0] to WINDOW[1]
-    moved     |mean of the last W - mean of W before| > Z sqrt(2 s^2 / W)        the W before: the first ones, or the best there were
+    moved     |mean of the last W - mean of W before| > Z s sqrt(2 / W)        the W before: the first ones, or the best there were
     trend     Mann-Kendall: S = sum over i < j of sign(x_j - x_i), over its standard deviation where nothing moves
 
 Everything is asked again at every step, the best window is the best of many, and the noise of few steps n is itself hardly known: so what
@@ -15,9 +15,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from statistics import median
 
 WINDOW = (4, 12)
 Z = 4.0
+MEDIAN = 0.954  # of |x - y| for normal x and y: 0.6745 sqrt(2)
 MANY = 256  # values: the trend looks at every two of them
 
 
@@ -76,8 +78,8 @@ def window(values: Sequence[float]) -> int:
 
 def _change(values: Sequence[float], at: int, width: int) -> Change:
     before, now = _mean(values[at : at + width]), _mean(values[-width:])
-    noise = sum((b - a) ** 2 for a, b in pairwise(values)) / (2 * (len(values) - 1))
-    return Change(before, now, math.sqrt(2 * noise / width), Z * (1 + 3 / len(values)), _since(values, at + width - 1, before, now))
+    noise = median(abs(b - a) for a, b in pairwise(values)) / MEDIAN
+    return Change(before, now, noise * math.sqrt(2 / width), Z * (1 + 3 / len(values)), _since(values, at + width - 1, before, now))
 
 
 def _since(values: Sequence[float], start: int, before: float, now: float) -> int:
