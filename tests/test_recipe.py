@@ -433,7 +433,7 @@ def test_names_that_are_not_there(tmp_path: Path) -> None:
         f"quick.yaml:1: task.name: unknown (did you mean 'arithmetic'?), got \"aritmetic\"; {tasks}",
         f"quick.yaml:3: algorithm.name: unknown (did you mean 'grpo'?), got \"grop\"; allowed: {', '.join([*ALGORITHMS, *VALUES])}, {own}",
         "quick.yaml:5: rewards.0: unknown reward (did you mean 'exact'?), got \"exakt\"; "
-        "allowed: exact, math, think_format, length, votes, learned, or my_file.py:function",
+        "allowed: exact, math, think_format, length, votes, code, learned, or my_file.py:function",
     ]
     assert "quick.yaml:5: rewards.2: a second reward called 'exact'; give it another `name`" in told
     assert "quick.yaml:5: rewards.3.path: missing, and it has no default" in told

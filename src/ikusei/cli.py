@@ -264,7 +264,7 @@ def new(recipe: Path, *, data: Path, reward: str | None = None, model: str = "se
     data
         jsonl, json, csv or parquet with a column `prompt` (or `text`, `messages`, `prompt` and `completion` to learn from).
     reward
-        my_reward.py:function, or one of exact, math, think_format, length, votes.
+        my_reward.py:function, or one of exact, math, think_format, length, votes, code.
     model
         What to raise: a folder, a hub id or seedling.
     """

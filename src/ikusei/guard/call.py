@@ -1,6 +1,6 @@
 """What runs inside a worker process: find the rewards, call them, and say what came back.
 
-        trainer ─ (specs, memory) ─►          ◄─ (problem, batched) of each reward
+        trainer ─ (specs, memory, jail) ─►    ◄─ (problem, batched) of each reward, and with a jail why it cannot be entered, or ""
         trainer ─ (which, prompt, texts) ─►   ◄─ the parts of each text, as soon as it is scored: the trainer then knows which one hangs
 
 A reward is told by its parameters: `(prompt, response, **columns)` is called for one answer, TRL's `(prompts, completions, **columns)` for
@@ -35,6 +35,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ikusei.guard import jail
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.rewards import BUILT_IN
 from ikusei.types import Part, Prompt, content_id
@@ -59,7 +60,7 @@ def main(file_descriptor: int, trainer: int) -> None:
     """Serves the trainer at the other end of the pipe until it closes it or is gone."""
     pipe = Connection(file_descriptor)
     threading.Thread(target=_end_with, args=(trainer,), daemon=True).start()
-    specs, memory_mb = pipe.recv()
+    specs, memory_mb, jailed = pipe.recv()
     _confine(memory_mb)
     rewards: list[Loaded] = []
     for spec in specs:
@@ -68,11 +69,22 @@ def main(file_descriptor: int, trainer: int) -> None:
             pipe.send(("", rewards[-1].batched))
         except ValueError as error:
             pipe.send((str(error), False))
+    if jailed:
+        pipe.send(_jailed(file_descriptor))
     with suppress(EOFError):
         while True:
             which, prompt, texts = pipe.recv()
             for parts in score(rewards[which], prompt, texts):
                 pipe.send(parts)
+
+
+def _jailed(file_descriptor: int) -> str:
+    """Enters the jail; says why not where that cannot be."""
+    try:
+        jail.enter(file_descriptor)
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def load(spec: RewardSpec) -> Loaded:

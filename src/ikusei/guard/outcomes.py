@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ikusei.rewards import EXECUTE
 from ikusei.types import Group, Part, Prompt, Response, Score, Status, Term
 
 FAILURES: dict[Status, str] = {  # the failed statuses and the metric that counts each
@@ -28,7 +29,8 @@ class RewardSpec:
     `path` is "package.module:function", "package.module.function", "file.py:function" or the bare name of a built-in. The total of a
     response is the sum of `weight` times value, times the value of each `gate`; a `gold` reward is measured and never trained on.
     `timeout_s` is for one call: for one response, or for the whole group where the reward has TRL's batched signature. `settings` go to
-    a reward that is a class, or to a function that makes one.
+    a reward that is a class, or to a function that makes one. One that runs what the model has written says `executes` and works in a jail
+    (jail.py); where the system cannot make one it is refused, unless it is to run `unconfined`.
     """
 
     name: str
@@ -38,6 +40,12 @@ class RewardSpec:
     gold: bool = False
     timeout_s: float = 5.0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    executes: bool = False
+    unconfined: bool = False
+
+    @property
+    def jailed(self) -> bool:
+        return (self.executes or self.path in EXECUTE) and not self.unconfined
 
     def __post_init__(self) -> None:
         given = f"reward {self.name!r}: got"

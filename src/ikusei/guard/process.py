@@ -40,6 +40,7 @@ class Worker:
 
     def __init__(self, specs: tuple[RewardSpec, ...], memory_mb: int, log: Path | None) -> None:
         self._specs, self._memory_mb, self._log = specs, memory_mb, log
+        self._jailed = any(spec.jailed for spec in specs)
         self._process: subprocess.Popen[bytes] | None = None
         self._batched: list[bool] = []
         self._stopped = False
@@ -60,7 +61,7 @@ class Worker:
                 start_new_session=True,  # Ctrl-C is for the trainer alone, and a session is killed as a whole
             )
         self._check_stopped()  # either this sees that it was stopped, or `stop` sees the process
-        self._pipe.send((self._specs, self._memory_mb))
+        self._pipe.send((self._specs, self._memory_mb, self._jailed))
 
     def load(self) -> None:
         """Waits until every reward is loaded. ValueError says which cannot be used and why."""
@@ -74,9 +75,21 @@ class Worker:
                 break
             self._batched.append(batched)
             problems += [problem] if problem else []
+        else:
+            problems += self._cannot_be_jailed() if self._jailed else []
         if problems:
             self.kill()
             raise ValueError("\n".join(problems))
+
+    def _cannot_be_jailed(self) -> list[str]:
+        try:
+            problem = self._receive(LOAD_S)
+        except (EOFError, OSError) as error:
+            problem = f"entering it {self._end(error, LOAD_S)[1]}"
+        names = ", ".join(repr(spec.name) for spec in self._specs)
+        told = f"reward {names}: runs what the model has written, and this system cannot isolate it ({problem}); allowed: Linux as root or "
+        told += "with unprivileged user namespaces; where you trust the model, say so in the recipe: unconfined: true"
+        return [told] if problem else []
 
     def score(self, call: Call) -> list[Parts]:
         """The parts of each text. A call over its limit, or one that ends the process, costs its own text and no other."""

@@ -37,6 +37,39 @@ from ikusei.types import Group
 Judge = Callable[[Sequence[Group]], list[list[Parts]]]  # of each response of each group
 
 
+@dataclass(frozen=True)
+class Pool:
+    """Workers for the rewards of one kind: those that are trusted, or those that run what the model has written and work in a jail."""
+
+    specs: tuple[RewardSpec, ...]
+    workers: list[Worker]
+    calls: SimpleQueue[Call | None]
+
+    def submit(self, prompt: bytes, texts: list[str]) -> list[Call]:
+        """One call for each reward."""
+        made = [Call(which, prompt, texts, Future()) for which in range(len(self.specs))]
+        for call in made:
+            self.calls.put(call)
+        return made
+
+    def serve(self, worker: Worker) -> None:
+        """What one of the workers' threads does until it gets None."""
+        for call in iter(self.calls.get, None):
+            try:
+                call.outcome.set_result(worker.score(call))
+            except BaseException as error:  # whatever it is belongs to the one who waits for the result
+                call.outcome.set_exception(error)
+        worker.kill()
+
+
+def loading_problem(worker: Worker) -> str | None:
+    try:
+        worker.load()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 class RewardWorkers:
     """Scores groups in worker processes; a context manager, or `start()` and `close()`.
 
@@ -66,20 +99,26 @@ class RewardWorkers:
         self.specs = tuple(specs)
         self.judges = dict(judges or {})
         self._waiting: list[tuple[Group, dict[str, Future[list[Parts]]]]] = []
-        called = tuple(spec for spec in specs if spec.name not in self.judges)
-        self._num_called = len(called)
-        self._calls: SimpleQueue[Call | None] = SimpleQueue()
-        self._workers = [Worker(called, memory_mb, log) for _ in range(num_workers if called else 0)]
-        self._threads = [threading.Thread(target=self._serve, args=(worker,), daemon=True) for worker in self._workers]
+        called = [spec for spec in specs if spec.name not in self.judges]
+        kinds = [tuple(spec for spec in called if spec.jailed is jailed) for jailed in (False, True)]
+        self._pools = [Pool(each, [Worker(each, memory_mb, log) for _ in range(num_workers)], SimpleQueue()) for each in kinds if each]
+        self._threads = [
+            threading.Thread(target=pool.serve, args=(worker,), daemon=True) for pool in self._pools for worker in pool.workers
+        ]
         self._open = False
+
+    @property
+    def _workers(self) -> list[Worker]:
+        return [worker for pool in self._pools for worker in pool.workers]
 
     def start(self) -> None:
         """Loads every reward in every worker. ValueError says which cannot be used, why, and what to do, all of them at once."""
         try:
             for worker in self._workers:
                 worker.launch()
-            for worker in self._workers:
-                worker.load()
+            problems = [problem for pool in self._pools for problem in dict.fromkeys(filter(None, map(loading_problem, pool.workers)))]
+            if problems:
+                raise ValueError("\n".join(problems))
         except BaseException:
             for worker in self._workers:
                 worker.kill()
@@ -100,13 +139,11 @@ class RewardWorkers:
                 f"prompt {group.prompt.id}: columns {given} cannot be sent to a reward: {error}; allowed: plain data"
             ) from error
         texts = [response.text for response in group.responses]
-        calls = [Call(which, prompt, texts, Future()) for which in range(self._num_called)]
-        for call in calls:
-            self._calls.put(call)
+        outcomes = [call.outcome for pool in self._pools for call in pool.submit(prompt, texts)]
         judged: dict[str, Future[list[Parts]]] = {name: Future() for name in self.judges}
         if judged:
             self._waiting.append((group, judged))
-        return Pending(group, self.specs, (*(call.outcome for call in calls), *judged.values()), self._judge)
+        return Pending(group, self.specs, (*outcomes, *judged.values()), self._judge)
 
     def score(self, groups: Iterable[Group]) -> list[Group]:
         """The groups with their scores, in the order given."""
@@ -119,8 +156,9 @@ class RewardWorkers:
         self._open = False
         for worker in self._workers:
             worker.stop()
-        for _ in self._threads:
-            self._calls.put(None)
+        for pool in self._pools:
+            for _ in pool.workers:
+                pool.calls.put(None)
         for thread in self._threads:
             thread.join()
 
@@ -137,20 +175,12 @@ class RewardWorkers:
         for name, judge in self.judges.items() if waiting else ():
             try:
                 said = judge([group for group, _ in waiting])
-            except BaseException as error:  # as in `_serve`: nobody waits for what will not come
+            except BaseException as error:  # as in `Pool.serve`: nobody waits for what will not come
                 for _, outcomes in waiting:
                     outcomes[name].set_exception(error)
                 continue
             for (_, outcomes), parts in zip(waiting, said, strict=True):
                 outcomes[name].set_result(parts)
-
-    def _serve(self, worker: Worker) -> None:
-        for call in iter(self._calls.get, None):
-            try:
-                call.outcome.set_result(worker.score(call))
-            except BaseException as error:  # whatever it is belongs to the one who waits for the result
-                call.outcome.set_exception(error)
-        worker.kill()
 
 
 @dataclass(frozen=True)
