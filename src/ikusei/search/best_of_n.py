@@ -1,0 +1,38 @@
+"""Best of n: the response that earns most.
+
+    value_i = r(y_i)                KL of what is chosen from what is sampled: log n - (n - 1) / n at most   (arXiv:2009.01325)
+
+A response whose reward failed is never chosen where another has one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ikusei.types import Response
+
+
+@dataclass(frozen=True)
+class BestOfN:
+    """By the total reward."""
+
+    def values(self, responses: Sequence[Response]) -> list[float]:
+        return rewards(responses)
+
+
+def rewards(responses: Sequence[Response]) -> list[float]:
+    """The totals; minus infinity where there is none."""
+    return [-math.inf if response.total is None else response.total for response in responses]
+
+
+def kl_of_best(n: int) -> float:
+    """The bound above, in nats; exact where no two responses earn the same.
+
+    Raises:
+        ValueError: n below 1.
+    """
+    if n < 1:
+        raise ValueError(f"best of {n}; allowed: 1 or more")
+    return math.log(n) - (n - 1) / n
