@@ -131,6 +131,29 @@ def test_chance_alone_raises_hardly_an_alarm() -> None:
     assert len(raised) <= 2, [alarm.name for alarm in raised]
 
 
+@pytest.mark.parametrize("rate", [0.0005, 0.002, 0.01, 0.3, 0.99, 0.999])
+def test_rare_answers_raise_no_alarm(rate: float) -> None:
+    """128 answers a step that are right so often, and nothing changes: in most steps all are wrong, or all right."""
+    for seed in range(6):
+        chance, watch = random.Random(seed), Watch(BOTH, WatchSettings())
+        for t in range(1, 101):
+            right = sum(chance.random() < rate for _ in range(128)) / 128
+            spread = math.sqrt(right * (1 - right))
+            watch.see(t, {"reward": right, "reward_std": spread, "rewards/exact/mean": right, "rewards/exact/std": spread})
+        assert not watch.alarms
+
+
+def test_gold_that_is_reached_cannot_follow() -> None:
+    """98 % are right by the gold from the start; the reward has more to ask for, and rises."""
+    lines: dict[str, Line] = {
+        **RISING,
+        "rewards/exact/mean": lambda t: 0.99,
+        "rewards/exact/std": lambda t: 0.14,
+        "gold/most": lambda t: 1.0,
+    }
+    assert watched(lines, noise=0.005).alarms == []
+
+
 def test_quiet_alarms_are_not_raised_and_unknown_names_are_told() -> None:
     watch = Watch(BOTH, WatchSettings(quiet=("KL",)))
     for t in range(1, 41):
@@ -198,7 +221,7 @@ def test_a_warned_run_goes_on_and_keeps_its_best_checkpoint(world: Path) -> None
     gold = {int(each.name.partition("@")[2]): read_json(each / "results.json")["reward"]["value"] for each in run.glob("eval/gold@*")}
     assert sorted(gold) == list(range(3, 31, 3))
     best = max(sorted(gold), key=gold.__getitem__)
-    assert best < 28 and [step for step, _ in checkpoints(run)] == [best, 28, 30]
+    assert best < 28 and [step for step, _ in checkpoints(run)] == [best, 28, 30], "as often as it is asked for, and the best"
     page = (run / "report.html").read_text()
     assert "Alarms" in page and raised[0]["text"].split(":")[0] in page and "gold, which is not trained on" in page
 
@@ -221,6 +244,7 @@ def test_stopping_leaves_the_model_of_the_best_gold(world: Path) -> None:
     run = outcome.folder
     assert outcome.exit_code == 0 and len(read_lines(run / "metrics.jsonl")) == alarms(run)[0]["step"]
     best = outcome.summary["steps"]
+    assert (run / "eval" / "gold@0").is_dir(), "the model that it began with may be the best"
     golds = {each.name: read_json(each / "results.json")["reward"]["value"] for each in run.glob("eval/gold@*")}
     assert golds[f"gold@{best}"] == max(golds.values()) and (run / "eval" / f"after@{best}").is_dir()
     final, kept = (load_file(folder / "model.safetensors") for folder in (run / "final", run / f"checkpoint-{best}"))
@@ -232,6 +256,8 @@ def test_stopping_leaves_the_model_of_the_best_gold(world: Path) -> None:
 def test_stopping_needs_a_gold_to_measure(world: Path) -> None:
     with pytest.raises(ValueError, match="there is no gold to measure"):
         tiny_runs.run_here(world / "cheated.yaml", world / "none", "watch.action=stop_at_best_gold", "eval.num_prompts=0")
+    with pytest.raises(RecipeError, match="gold_every=0"):
+        tiny_runs.run_here(world / "cheated.yaml", world / "none", "watch.action=stop_at_best_gold", "watch.gold_every=0")
     with pytest.raises(RecipeError, match=r"watch\.action"):
         tiny_runs.run_here(world / "cheated.yaml", world / "none", "watch.action=stop")
     assert not (world / "none").exists()

@@ -114,13 +114,14 @@ class Journey:
             self._measure("before", 0, workers, shown, stop)
             start, state = self._take_up(found, loop.algorithm.start())
             watch = self.watching
-            watch.measure(start, workers, shown, stop)
+            if watch.gains(start, workers, shown, stop):
+                self._save(start, state)
             for step in loop.steps(start, state, stop) if not watch.stops else ():
                 self._keep_record(step, shown)
-                halts = stop or watch.pauses or watch.stops
-                if step.number % recipe.train.save_every == 0 or halts or watch.due(step.number) or step.number == recipe.train.steps:
+                best = watch.gains(step.number, workers, shown, stop)
+                halts = watch.pauses or watch.stops or bool(stop)
+                if best or halts or step.number % recipe.train.save_every == 0 or step.number == recipe.train.steps:
                     self._save(step.number, step.state)
-                watch.measure(step.number, workers, shown, stop)
                 if halts:
                     break
             if self.step < recipe.train.steps and (stop or watch.pauses):

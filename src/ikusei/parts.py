@@ -102,10 +102,11 @@ def fits_together(recipe: Recipe, needs: frozenset[str]) -> None:
         )
     if not supervised and recipe.train is not None:
         _can_compare(recipe)
-    if recipe.watch.action == "stop_at_best_gold" and not (any(spec.gold for spec in rewards) and recipe.eval.num_prompts):
+    measured = any(spec.gold for spec in rewards) and recipe.eval.num_prompts > 0 and recipe.eval_task.num_rows("test") != 0
+    if recipe.watch.action == "stop_at_best_gold" and (supervised or not measured):
         raise ValueError(
-            "watch.action: got stop_at_best_gold, and there is no gold to measure; allowed: with a reward that is marked gold: true and "
-            "eval.num_prompts above 0"
+            "watch.action: got stop_at_best_gold, and there is no gold to measure; allowed: where answers are sampled, with a reward "
+            "that is marked gold: true, eval.num_prompts above 0 and rows that are held out"
         )
     if "mismatched" in needs and train.examples_per_step < 2:
         raise ValueError("train.examples_per_step: got 1; KTO compares each answer with another row's prompt; allowed: 2 or more")

@@ -6,11 +6,14 @@ gold is best is kept beside the newest ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 
-from ikusei.guard.watch import GOLD_IS_PAST, Watch, samples
+from ikusei.guard.watch import GOLD_IS_PAST, Alarm, Watch, samples
 from ikusei.guard.workers import RewardWorkers
+from ikusei.loops import few_shot
 from ikusei.loops.evaluate import evaluate
 from ikusei.loops.measure import gold_of
 from ikusei.loops.steps import Step, StopAsked
@@ -37,9 +40,10 @@ class Watching:
         self.alarmed = False  # by a step of this process, and not before a resume
 
     def take_up(self) -> None:
-        """The steps that are recorded, seen again: what they raised is known and is not told twice."""
-        for row in read_lines(self.run.path / "metrics.jsonl"):
-            self.watch.see(row["step"], row)
+        """What is recorded, so that nothing is told twice."""
+        told = [event for event in read_lines(self.run.path / "events.jsonl") if event["kind"] == "alarm"]
+        alarms = [Alarm(**{name: event[name] for name in ("name", "step", "since", "text", "do")}) for event in told]
+        self.watch.take_up(read_lines(self.run.path / "metrics.jsonl"), alarms)
 
     def see(self, step: Step, metrics: Mapping[str, float], shown: Display) -> None:
         """Tells and records what this step raises, with the answers that show it."""
@@ -65,28 +69,37 @@ class Watching:
         return past and self.recipe.watch.action == "stop_at_best_gold"
 
     def due(self, step: int) -> bool:
-        """Is the gold measured after this step?"""
+        """Is the gold measured after this step? Where the best is to be gone back to, also at the start and at the end."""
         watch = self.recipe.watch
-        wanted = step > 0 and ((watch.gold_every > 0 and step % watch.gold_every == 0) or self.stops)
-        samples_answers = not self.supervised and isinstance(self.parts.policy.causal, CausalModel)
-        return wanted and bool(self.golds) and self.recipe.eval.num_prompts > 0 and samples_answers
+        wanted = self.stops or step == 0 if watch.action == "stop_at_best_gold" else False
+        wanted = wanted or (step > 0 and watch.gold_every > 0 and step % watch.gold_every == 0)
+        rows = self.recipe.eval_task.num_rows("test") != 0 and self.recipe.eval.num_prompts > 0
+        return wanted and bool(self.golds) and rows and not self.supervised and isinstance(self.parts.policy.causal, CausalModel)
 
-    def measure(self, step: int, workers: RewardWorkers | None, shown: Display, stop: StopAsked) -> None:
-        """The gold on held-out prompts after this step, where it is due and was not measured yet."""
-        if workers is None or not self.due(step) or self.run.read_eval(GOLD, step):
-            return
+    def gains(self, step: int, workers: RewardWorkers | None, shown: Display, stop: StopAsked) -> bool:
+        """Measures the gold on held-out prompts after this step, where it is due and was not measured yet. True where it is above that of
+        every checkpoint. Ctrl-C ends the measurement, which is made again on resuming."""
+        if workers is not None and self.due(step) and not self.run.read_eval(GOLD, step):
+            with suppress(KeyboardInterrupt):
+                self._measure(step, workers, shown, stop)
+        return self._gold(step) > (-math.inf if self.best is None else self._gold(self.best))
+
+    def _measure(self, step: int, workers: RewardWorkers, shown: Display, stop: StopAsked) -> None:
         settings = replace(self.recipe.eval, num_samples=self.recipe.watch.gold_samples, shots=())
-        prompts = self.parts.eval_rows.held_out(settings.num_prompts)
+        prompts = few_shot.held_out(self.parts.eval_rows, settings.num_prompts, 0, settings.form)
         found = evaluate(self.parts.policy.snapshot(), prompts, workers, settings, self.recipe.sampling, self.recipe.seed, stop).results
         self.run.write_eval(GOLD, step, {"name": GOLD, "step": step, **found}, [])
         shown.say(f"after step {step} the gold on held-out prompts is {figure(asdict(found['reward']))}")
 
+    def _gold(self, step: int) -> float:
+        measured = self.run.read_eval(GOLD, step)
+        return -math.inf if measured is None else measured["reward"]["value"]
+
     @property
     def best(self) -> int | None:
-        """The step whose held-out gold is best, the first of equals, among those whose checkpoint is there."""
-        measured = {step: self.run.read_eval(GOLD, step) for step, _ in checkpoints(self.run.path)}
-        values = {step: results["reward"]["value"] for step, results in measured.items() if results}
-        return max(values, key=lambda step: (values[step], -step), default=None)
+        """The step whose held-out gold is best, the first of equals, among those whose checkpoint is there and was measured."""
+        steps = [step for step, _ in checkpoints(self.run.path) if self.run.read_eval(GOLD, step)]
+        return max(steps, key=lambda step: (self._gold(step), -step), default=None)
 
     def go_back(self, shown: Display) -> int:
         """The policy becomes that of the best gold; returns its step."""

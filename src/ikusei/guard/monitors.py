@@ -1,7 +1,7 @@
 """What the watch looks for. Each monitor reads the history of the run's metrics and says what it sees, or nothing.
 
     gold falls           what is trained on does not fall, what is good does                 over-optimisation (arXiv:2210.10760)
-    gold stays           what is trained on has risen by half of its answers' spread, what is good by less than a quarter of its own
+    gold stays           what is trained on has risen by half of its answers' spread, what is good, with room to, by less than a quarter
     gold disagrees       among the answers to one prompt, those that earn more are worse by the gold rewards
     reward falls         from the best that it was: too high a learning rate, or worse
     loss rises           of a run that learns from data
@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.trend import Change, change, fall, kendall, window
@@ -101,8 +101,9 @@ def _gold_stays(history: History) -> Seen | None:
     if found is None or found[1].by < 0.5 * _spread(history, "reward_std"):
         return None
     for name in history.golds:
-        own = change(history.line(f"rewards/{name}/mean")[1])
-        if own is None or own.by + 2 * own.error > 0.25 * _spread(history, f"rewards/{name}/std"):
+        own, least = change(history.line(f"rewards/{name}/mean")[1]), 0.25 * _spread(history, f"rewards/{name}/std")
+        room = max(history.line("gold/most")[1], default=math.inf)
+        if own is None or own.by + 2 * own.error > least or own.before + least > room:
             return None
     if kendall(history.line("reward")[1]) < 3:
         return None
@@ -186,7 +187,7 @@ def _entropy(history: History) -> Seen | None:
 
 def _kl(history: History) -> Seen | None:
     since, values = history.recent("kl")
-    return Seen(since, f"the KL from the reference is {fmean(values):.2g} nats a token") if values and fmean(values) > 1.0 else None
+    return Seen(since, f"the KL from the reference is {median(values):.2g} nats a token") if values and median(values) > 1.0 else None
 
 
 def _failures(history: History) -> Seen | None:
@@ -196,14 +197,14 @@ def _failures(history: History) -> Seen | None:
 def _log_probs(history: History) -> Seen | None:
     since, values = history.recent("sampling/logp_gap")
     told = "the policy's log-probs differ from the sampler's by"
-    return Seen(since, f"{told} {fmean(values):.2g} nats a token") if values and fmean(values) > 0.1 else None
+    return Seen(since, f"{told} {median(values):.2g} nats a token") if values and median(values) > 0.1 else None
 
 
 def _few_answers(history: History) -> Seen | None:
     since, values = history.recent("advantage/effective")
-    if not values or fmean(values) > 0.03:
+    if not values or median(values) > 0.03:
         return None
-    return Seen(since, f"a few answers carry the update: as many as {fmean(values):.1%} of those that count at all")
+    return Seen(since, f"a few answers carry the update: as many as {median(values):.1%} of those that count at all")
 
 
 def _rises(history: History, metric: str, by: float, to: float, told: str) -> Seen | None:
@@ -215,9 +216,9 @@ def _rises(history: History, metric: str, by: float, to: float, told: str) -> Se
 
 
 def _spread(history: History, metric: str) -> float:
-    """The standard deviation among a step's answers, as a rule."""
+    """The standard deviation among a step's answers, from the mean of the steps' variances, since what is rare has none in most steps."""
     values = history.line(metric)[1]
-    return fmean(values) if values else 0.0
+    return math.sqrt(fmean(value**2 for value in values)) if values else 0.0
 
 
 def _from(moved: Change, form: str = ".3g") -> str:
@@ -250,7 +251,9 @@ def _poor(response: Response) -> float:
     return -_paid(response)
 
 
-LEARN = "lower train.lr (a quarter of it), or pull it back: algorithm.kl_coef, a smaller clip; go on from a checkpoint before step {since}"
+LEARN = (
+    "lower train.lr (a quarter of it), or pull it back: algorithm.kl_coef, a smaller clip; begin again, or from a model before step {since}"
+)
 REWARD = "read the answers below, close the hole (`ikusei reward lint`), and go back to the checkpoint with the best gold"
 
 MONITORS: tuple[Monitor, ...] = (

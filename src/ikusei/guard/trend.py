@@ -1,6 +1,7 @@
 """Has a number of the run moved? Each step's value is the mean of that step's answers, so successive steps differ by chance.
 
     noise     s = median of |x_t - x_{t-1}| / 0.954          the chance in one step; neither a trend nor a few leaps touch it
+                  and no less than half of sqrt(mean of (x_t - x_{t-1})^2 / 2), where most steps are the same and the median is 0
     window    W = a third of the steps so far, WINDOW[0] to WINDOW[1]
     moved     |mean of the last W - mean of W before| > Z s sqrt(2 / W)        the W before: the first ones, or the best there were
     trend     Mann-Kendall: S = sum over i < j of sign(x_j - x_i), over its standard deviation where nothing moves
@@ -20,6 +21,7 @@ from statistics import median
 WINDOW = (4, 12)
 Z = 4.0
 MEDIAN = 0.954  # of |x - y| for normal x and y: 0.6745 sqrt(2)
+LAST = 512  # values, among which the noise and the beginning of a change are looked for
 MANY = 256  # values: the trend looks at every two of them
 
 
@@ -78,13 +80,14 @@ def window(values: Sequence[float]) -> int:
 
 def _change(values: Sequence[float], at: int, width: int) -> Change:
     before, now = _mean(values[at : at + width]), _mean(values[-width:])
-    noise = median(abs(b - a) for a, b in pairwise(values)) / MEDIAN
+    leaps = [abs(b - a) for a, b in pairwise(values[-LAST:])]
+    noise = max(median(leaps) / MEDIAN, math.sqrt(math.fsum(leap**2 for leap in leaps) / len(leaps) / 2) / 2)
     return Change(before, now, noise * math.sqrt(2 / width), Z * (1 + 3 / len(values)), _since(values, at + width - 1, before, now))
 
 
 def _since(values: Sequence[float], start: int, before: float, now: float) -> int:
-    """The first position after which the mean of three never comes back to a quarter of the way."""
-    left = len(values) - 1
+    """The first position after which the mean of three never comes back to a quarter of the way; of the last values."""
+    left, start = len(values) - 1, max(start, len(values) - LAST)
     while left > start and (_mean(values[max(left - 2, 0) : left + 1]) - before) * (now - before) > (now - before) ** 2 / 4:
         left -= 1
     return min(left + 1, len(values) - 1)

@@ -13,9 +13,9 @@ Left out: monitors of a user's own (metrics.jsonl has everything they would read
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ikusei.guard.monitors import MONITORS, History
 from ikusei.guard.outcomes import RewardSpec
@@ -29,8 +29,9 @@ GOLD_IS_PAST = frozenset({"gold falls", "gold stays", "gold disagrees", "reward 
 @dataclass(frozen=True)
 class WatchSettings:
     """What follows an alarm. `pause` saves and ends, to be gone on with. `stop_at_best_gold` ends the run with the checkpoint whose
-    held-out gold was best once an alarm says that the gold no longer gains. Gold is measured every `gold_every` steps (0: never but at
-    that alarm) on the held-out prompts, with `gold_samples` answers each. `quiet` names alarms that are meant so."""
+    held-out gold was best, the model that it began with among them, once an alarm says that the gold no longer gains. Gold is measured
+    every `gold_every` steps (0: never) on the held-out prompts, with `gold_samples` answers each. `quiet` names alarms that are meant
+    so."""
 
     action: Action = "warn"
     gold_every: int = 10
@@ -42,8 +43,10 @@ class WatchSettings:
         unknown = [name for name in self.quiet if name not in names]
         if unknown:
             raise ValueError(f"watch.quiet: got {unknown[0]!r}; allowed: {', '.join(names)}")
-        if self.gold_every < 0 or self.gold_samples < 1:
-            raise ValueError(f"watch: got gold_every={self.gold_every}, gold_samples={self.gold_samples}; allowed: 0 or more, 1 or more")
+        stops = self.action == "stop_at_best_gold"
+        if self.gold_every < stops or self.gold_samples < 1:
+            allowed = f"{'1' if stops else '0'} or more, 1 or more"
+            raise ValueError(f"watch: got gold_every={self.gold_every}, gold_samples={self.gold_samples}; allowed: {allowed}")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,12 @@ class Watch:
         self.settings = settings
         self.history = History(tuple(specs))
         self.alarms: list[Alarm] = []
+
+    def take_up(self, rows: Iterable[Mapping[str, Any]], alarms: Iterable[Alarm]) -> None:
+        """A run that goes on: its recorded steps, and what they raised."""
+        for row in rows:
+            self.history.add(row["step"], row)
+        self.alarms += alarms
 
     def see(self, step: int, metrics: Mapping[str, float | None]) -> list[Alarm]:
         """The alarms that this step raises."""

@@ -107,7 +107,8 @@ def _pays_for(groups: Sequence[Group], gold: Sequence[str]) -> Metrics:
     known = np.isfinite(judged)
     pairs = {"reward/length": (total, length, group_R), "gold/agreement": (total[known], judged[known], group_R[known])}
     found = {name: correlation(centred(a, g), centred(b, g)) for name, (a, b, g) in pairs.items() if len(g)}
-    return {name: value for name, value in found.items() if value is not None}
+    most = {"gold/most": float(judged[known].max())} if known.any() else {}
+    return {name: value for name, value in found.items() if value is not None} | most
 
 
 def gold_of(response: Response, gold: Sequence[str]) -> float | None:

@@ -172,12 +172,13 @@ class Run:
         return None
 
     def cut_after(self, step: int) -> None:
-        """Forgets what came after `step`: those steps will be taken again. 0 forgets all of them."""
-        log = self.path / "metrics.jsonl"
-        if log.exists():
-            lines = [line + b"\n" for line in files.raw_lines(log) if json.loads(line)["step"] <= step]
-            with files.whole_file(log) as unfinished:
-                unfinished.write_bytes(b"".join(lines))
+        """Forgets what came after `step`, alarms too: those steps will be taken again. 0 forgets all of them."""
+        for log in (self.path / "metrics.jsonl", self.path / "events.jsonl"):
+            if log.exists():
+                rows = [(line, json.loads(line)) for line in files.raw_lines(log)]
+                kept = [line + b"\n" for line, row in rows if row.get("kind", "alarm") != "alarm" or row["step"] <= step]
+                with files.whole_file(log) as unfinished:
+                    unfinished.write_bytes(b"".join(kept))
         for table in self.path.glob("responses/step-*.parquet"):
             if int(table.stem.removeprefix("step-")) > step:
                 table.unlink()
