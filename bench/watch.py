@@ -2,8 +2,8 @@
 
     python bench/watch.py FOLDER         about half an hour; runs go to FOLDER and are not made again; writes bench/watch.json
 
-What is asked was fixed before these runs: at most one of ten healthy runs raises an alarm, and every planted one does so before a quarter of
-its steps. The watch's numbers were chosen on runs of seeds 10 to 12, and after a first trial on seeds 0 to 2 (docs/guard.md) mended.
+What is asked was fixed before these runs: at most one of ten healthy runs raises an alarm, and every planted one does so before a quarter
+of its steps. The watch's numbers were chosen on runs of seeds 10 to 12, and after a first trial on seeds 0 to 2 (docs/guard.md) mended.
 """
 
 from __future__ import annotations

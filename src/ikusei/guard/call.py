@@ -3,6 +3,8 @@
         trainer ─ (specs, memory, jail) ─►    ◄─ (problem, batched) of each reward, and with a jail why it cannot be entered, or ""
         trainer ─ (which, prompt, texts) ─►   ◄─ the parts of each text, as soon as it is scored: the trainer then knows which one hangs
 
+What the worker says is JSON (wire.py).
+
 A reward is told by its parameters: `(prompt, response, **columns)` is called for one answer, TRL's `(prompts, completions, **columns)` for
 the whole group. It receives the columns that it names, or all of them where it takes `**columns`. A class, or a function that makes a
 reward, is called with the settings first.
@@ -17,6 +19,7 @@ import faulthandler
 import importlib
 import importlib.util
 import inspect
+import json
 import math
 import os
 import pickle
@@ -28,7 +31,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from multiprocessing.connection import Connection
 from numbers import Real
 from pathlib import Path
@@ -37,6 +40,7 @@ from typing import Any
 
 from ikusei.guard import jail
 from ikusei.guard.outcomes import RewardSpec
+from ikusei.guard.wire import read, written
 from ikusei.rewards import BUILT_IN
 from ikusei.types import Part, Prompt, content_id
 
@@ -59,32 +63,37 @@ class Loaded:
 def main(file_descriptor: int, trainer: int) -> None:
     """Serves the trainer at the other end of the pipe until it closes it or is gone."""
     pipe = Connection(file_descriptor)
-    threading.Thread(target=_end_with, args=(trainer,), daemon=True).start()
     specs, memory_mb, jailed = pipe.recv()
+    if not jailed:  # a process with a second thread is not let in
+        threading.Thread(target=_end_with, args=(trainer,), daemon=True).start()
     _confine(memory_mb)
-    rewards: list[Loaded] = []
-    for spec in specs:
-        try:
-            rewards.append(load(spec))
-            pipe.send(("", rewards[-1].batched))
-        except ValueError as error:
-            pipe.send((str(error), False))
+    rewards = [_told_of(spec, pipe) for spec in specs]
+    user = None
     if jailed:
-        pipe.send(_jailed(file_descriptor))
+        try:
+            user = jail.enter(file_descriptor, trainer)
+            problem = ""
+        except OSError as error:
+            problem = str(error)
+        pipe.send_bytes(json.dumps(problem).encode())
     with suppress(EOFError):
         while True:
             which, prompt, texts = pipe.recv()
-            for parts in score(rewards[which], prompt, texts):
-                pipe.send(parts)
+            reward = rewards[which]
+            assert reward is not None, "the trainer asks only where all were loaded"
+            for message in score(reward, prompt, texts, user):
+                pipe.send_bytes(message)
 
 
-def _jailed(file_descriptor: int) -> str:
-    """Enters the jail; says why not where that cannot be."""
+def _told_of(spec: RewardSpec, pipe: Connection) -> Loaded | None:
+    """Loads one, and tells the trainer how that went."""
     try:
-        jail.enter(file_descriptor)
-    except OSError as error:
-        return str(error)
-    return ""
+        loaded = load(spec)
+        pipe.send_bytes(json.dumps(["", loaded.batched]).encode())
+        return loaded
+    except ValueError as error:
+        pipe.send_bytes(json.dumps([str(error), False]).encode())
+        return None
 
 
 def load(spec: RewardSpec) -> Loaded:
@@ -95,6 +104,8 @@ def load(spec: RewardSpec) -> Loaded:
         batched = "completions" in parameters
         if not batched and list(parameters)[:2] != ["prompt", "response"]:
             raise _Unfit(f"takes ({', '.join(parameters)}); allowed: {SIGNATURES}; rename its parameters")
+        if vars(type(function)).get("executes") and not (spec.jailed or spec.unconfined):
+            raise _Unfit("runs what the model has written; say so in the recipe: executes: true, or unconfined: true")
     except BaseException as error:  # BaseException: a file may well call sys.exit when it is imported
         raise ValueError(f"reward {spec.name!r}: {spec.path}: {_told(error)}") from error
     own = () if batched else ("prompt", "response")
@@ -104,16 +115,33 @@ def load(spec: RewardSpec) -> Loaded:
     return Loaded(spec.name, function, batched, None if every else frozenset(named), needs)
 
 
-def score(reward: Loaded, prompt: bytes, texts: list[str]) -> Iterator[list[dict[str, Part]]]:
-    """The parts of each text in turn, or those of all texts at once where the reward is batched.
+def score(reward: Loaded, prompt: bytes, texts: list[str], user: int | None = None) -> Iterator[bytes]:
+    """The parts of each text in turn, or those of all texts at once where the reward is batched, as messages; in cells where there is a
+    `user` for them.
 
     Each call gets a prompt of its own: one that changes its columns changes them for itself.
     """
-    if reward.batched:
-        yield _call_batched(reward, pickle.loads(prompt), texts)
-    else:
-        for text in texts:
-            yield [_call(reward, pickle.loads(prompt), text)]
+    for some in [texts] if reward.batched else [[text] for text in texts]:
+        work = partial(_parts_of, reward, prompt, some)
+        yield work() if user is None else _from_cell(reward, user, work, len(some))
+
+
+def _parts_of(reward: Loaded, prompt: bytes, texts: list[str]) -> bytes:
+    asked = pickle.loads(prompt)
+    return written(_call_batched(reward, asked, texts) if reward.batched else [_call(reward, asked, text) for text in texts])
+
+
+def _from_cell(reward: Loaded, user: int, work: Callable[[], bytes], count: int) -> bytes:
+    """What a cell says, where it says anything that can be read; else that it crashed."""
+    start, said = time.perf_counter(), jail.in_cell(user, work)
+    try:
+        told = read(said) if isinstance(said, bytes) else []
+        how = "what it said is no answer" if isinstance(said, bytes) else said
+    except ValueError as error:
+        told, how = [], str(error)
+    seconds = time.perf_counter() - start
+    crashed = {reward.name: Part(None, "crashed", seconds, f"{reward.name}: the call ended its process ({how})"[:MAX_NOTE])}
+    return written(told if len(told) == count else [crashed] * count)
 
 
 def _call(reward: Loaded, prompt: Prompt, text: str) -> dict[str, Part]:

@@ -1,15 +1,17 @@
-"""The jail of rewards that run what a model has written: no network, none of the project's files, no process but its own, another user.
+"""The jail of rewards that run what a model has written: no network, none of the project's files, no process but its own, no way back.
 
-    mounts       an empty root with Python and the system's libraries bound into it, read-only, and a /tmp that is gone with it
-    network      a namespace of its own, without a single device that is up
-    processes    a namespace of its own, whose end is the end of all that was started in it
-    user         root becomes user 65534 for good; anyone else is alone in a user namespace, without capabilities
+    warden       the worker itself, in namespaces of its own: a root with Python and the system's libraries bound into it read-only, no
+                 network, no process of the outside in sight. It runs nothing that a model has written
+    cell         for each answer a new process, in process and mount namespaces of its own, with an empty /tmp, as another user, without
+                 capabilities. With its end everything ends that was started in it, and nothing of it is left for the next answer
     and          an empty environment, at most NUM_PROCESSES processes, files of at most FILE_BYTES
 
-It is entered after the rewards are loaded: their own files are trusted, what they are called on is not. Linux only, where the system allows
-namespaces (root, or unprivileged user namespaces); elsewhere `enter` raises, and the reward is refused unless the recipe says `unconfined`.
+The jail is entered after the rewards are loaded: their own files are trusted, what they are called on is not. As root the cell's user is
+one that nobody else is; anyone else is alone in a user namespace. Linux only, where the system allows namespaces (root, or unprivileged
+user namespaces); elsewhere `enter` raises, and the reward is refused unless the recipe says `unconfined`.
 
-Left out: filters of system calls (seccomp), a limit on processor time (a call has its time limit).
+Left out: filters of system calls (seccomp), a limit on processor time (a call has its time limit). A reward that runs an answer in its own
+process, by exec or eval, can be told by it what to return; one that runs it in another process (rewards/code.py) cannot.
 """
 
 from __future__ import annotations
@@ -19,78 +21,132 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 NEW_MOUNTS, NEW_IPC, NEW_USER, NEW_PIDS, NEW_NET = 0x20000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 READ_ONLY, NO_SUID, NO_DEVICES, REMOUNT, BIND, RECURSIVE, PRIVATE, DETACH = 1, 2, 4, 32, 4096, 16384, 1 << 18, 2
-DIE_WITH_PARENT, NO_NEW_PRIVILEGES, CAPABILITIES = 1, 38, 0x20080522
-NOBODY = 65534
-NUM_PROCESSES, FILE_BYTES, TMP_BYTES = 128, 64 * 2**20, 64 * 2**20
+DIE_WITH_PARENT, DUMPABLE, NO_NEW_PRIVILEGES, CAPABILITIES = 1, 4, 38, 0x20080522
+INSIDE, FIRST_USER = 65534, 1_000_000  # the user in a namespace of its own; and as root, with the warden's number added, outside of one
+NUM_PROCESSES, FILE_BYTES, TMP_BYTES, REPLY_BYTES = 64, 64 * 2**20, 64 * 2**20, 2**20
 COVERED = ("/mnt", "/media", "/srv", "/opt", "/tmp")
-SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/dev/null", "/dev/urandom")
+SYSTEM = ("/bin", "/lib", "/lib64", "/usr/bin", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/dev/null", "/dev/urandom")
 
 
-def enter(file_descriptor: int) -> None:
-    """Returns in a child process that is in the jail; this process waits for its end and ends as it did. `file_descriptor`, the pipe,
-    goes with the child alone.
+def enter(file_descriptor: int, trainer: int) -> int:
+    """Returns, in a child process that is the warden, the user that cells are to run as. This process waits for the warden's end, and ends
+    as it did, or with the process `trainer`. `file_descriptor`, the pipe, goes with the warden alone.
 
     Raises:
-        OSError: the system does not allow it; nothing has changed but namespaces that are left with the process.
+        OSError: the system does not allow it, and why.
     """
     if sys.platform != "linux":
         raise OSError(f"{sys.platform} has no namespaces")
     user, group = os.getuid(), os.getgid()
-    flags = NEW_MOUNTS | NEW_IPC | NEW_PIDS | NEW_NET | (NEW_USER if user else 0)
-    _call("unshare", flags)
-    if user:
+    whole = user == 0 and Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]  # else root of a container alone
+    _call("unshare", NEW_MOUNTS | NEW_IPC | NEW_PIDS | NEW_NET | (0 if whole else NEW_USER))
+    if not whole:
         Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"{NOBODY} {user} 1")
-        Path("/proc/self/gid_map").write_text(f"{NOBODY} {group} 1")
+        Path("/proc/self/uid_map").write_text(f"{INSIDE} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{INSIDE} {group} 1")
     _call("mount", None, b"/", None, RECURSIVE | PRIVATE, None)
-    root = _furnished()
+    root, number = _furnished(), os.getpid()
     child = os.fork()
     if child:
         os.close(file_descriptor)
+        _wait(child, trainer)
         _end_as(child)
     _call("prctl", DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
     _move_in(root)
-    if not user:
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-    _call("prctl", NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-    _call("capset", (ctypes.c_uint32 * 2)(CAPABILITIES, 0), (ctypes.c_uint32 * 6)())
-    resource.setrlimit(resource.RLIMIT_NPROC, (NUM_PROCESSES, NUM_PROCESSES))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.clear()
     os.environ |= {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
+    return FIRST_USER + number if whole else INSIDE
+
+
+def in_cell(user: int, work: Callable[[], bytes]) -> bytes | str:
+    """What `work` returns in a cell; in words how the cell ended where it returned nothing.
+
+    Two forks: of this process, which stays in its own namespaces, a keeper enters new ones, and its child is their first process.
+    """
+    read, write = os.pipe()
+    keeper = os.fork()
+    if not keeper:
+        with suppress(BaseException):  # whatever it is, this copy of the warden must end here
+            os.close(read)
+            _keep(user, work, write)
+        os._exit(1)
+    os.close(write)
+    with open(read, "rb") as pipe:
+        said = pipe.read(REPLY_BYTES)
+    _, status = os.waitpid(keeper, 0)
+    if said:
+        return said
+    return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"exit code {os.waitstatus_to_exitcode(status)}"
+
+
+def _keep(user: int, work: Callable[[], bytes], write: int) -> None:
+    _call("prctl", DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+    _call("unshare", NEW_PIDS | NEW_MOUNTS | NEW_IPC)
+    _call("mount", b"tmpfs", b"/tmp", b"tmpfs", NO_SUID | NO_DEVICES, f"size={TMP_BYTES},mode=1777".encode())
+    child = os.fork()
+    if child:
+        os.close(write)
+        _end_as(child)
+    os.setsid()  # a signal to its process group would reach the warden, and who waits for it outside
+    os.chdir("/tmp")
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if user != INSIDE:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+    _call("prctl", NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    _call("capset", (ctypes.c_uint32 * 2)(CAPABILITIES, 0), (ctypes.c_uint32 * 6)())
+    _call("prctl", DUMPABLE, 0, 0, 0, 0)  # what it starts has its user, and must not look into it
+    _call("prctl", DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)  # last: a change of user forgets it
+    resource.setrlimit(resource.RLIMIT_NPROC, (NUM_PROCESSES, NUM_PROCESSES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
+    os.closerange(3, write)
+    os.closerange(write + 1, 4096)
+    with open(write, "wb") as pipe:
+        pipe.write(work())
+    os._exit(0)
 
 
 def _furnished() -> str:
     """The new root: what Python needs, read-only, and a /tmp. It lies over a folder that nothing of that is in, for this process alone."""
-    packages = [entry for entry in sys.path if entry.startswith((sys.prefix, sys.base_prefix)) and os.path.isdir(entry)]
-    places = _outermost([*SYSTEM, os.path.realpath(sys.base_prefix), *map(os.path.realpath, packages)])
-    root = next(each for each in COVERED if os.path.isdir(each) and not any(place.startswith(each + "/") for place in places))
+    python = [os.path.realpath(os.path.join(sys.base_prefix, name)) for name in ("bin", "lib")]
+    packages = [os.path.realpath(entry) for entry in sys.path if entry.startswith((sys.prefix, sys.base_prefix)) and os.path.isdir(entry)]
+    places = _outermost([*SYSTEM, *python, *packages])
+    free = [each for each in COVERED if os.path.isdir(each) and not any(place.startswith(each + "/") for place in places)]
+    if not free:
+        raise OSError(f"none of {', '.join(COVERED)} is a folder that Python does not lie in")
+    root = free[0]
     _call("mount", b"tmpfs", root.encode(), b"tmpfs", NO_SUID | NO_DEVICES, f"size={TMP_BYTES},mode=755".encode())
     for place in places:
-        there = root + place
-        if os.path.isdir(place):
-            os.makedirs(there, exist_ok=True)
-        else:
-            os.makedirs(os.path.dirname(there), exist_ok=True)
-            Path(there).touch()
-        _call("mount", place.encode(), there.encode(), None, BIND | RECURSIVE, None)
-        device = 0 if place.startswith("/dev/") else NO_DEVICES
-        _call("mount", None, there.encode(), None, BIND | REMOUNT | READ_ONLY | NO_SUID | device, None)
-    for name, mode in (("tmp", 0o1777), ("old", 0o700)):
+        _bind(place, root + place)
+    for name in ("tmp", "old"):
         os.mkdir(f"{root}/{name}")
-        os.chmod(f"{root}/{name}", mode)
     return root
 
 
+def _bind(place: str, there: str) -> None:
+    if os.path.isdir(place):
+        os.makedirs(there, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(there), exist_ok=True)
+        Path(there).touch()
+    try:
+        _call("mount", place.encode(), there.encode(), None, BIND, None)
+    except OSError:  # in a user namespace a folder goes with what is mounted in it, or not at all
+        _call("mount", place.encode(), there.encode(), None, BIND | RECURSIVE, None)
+    device = 0 if place.startswith("/dev/") else NO_DEVICES
+    _call("mount", None, there.encode(), None, BIND | REMOUNT | READ_ONLY | NO_SUID | device, None)
+
+
 def _outermost(places: Sequence[str]) -> list[str]:
-    """Those that are there, once each, and none inside of another. What is a link is bound as what it leads to."""
+    """Those that are there, once each, and none inside of another."""
     there = sorted({place for place in places if os.path.exists(place)})
     return [place for place in there if not any(place.startswith(other + "/") for other in there)]
 
@@ -102,16 +158,25 @@ def _move_in(root: str) -> None:
     os.chdir("/")
     _call("umount2", b"/old", DETACH)
     os.rmdir("/old")
-    os.chdir("/tmp")
+
+
+def _wait(child: int, trainer: int) -> None:
+    """Until the child has ended, which is left to be waited for; ends where the trainer is gone. (A thread cannot be had any more.)"""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        signal.sigtimedwait([signal.SIGCHLD], 1.0)
+        if os.getppid() != trainer:
+            os._exit(1)
 
 
 def _end_as(child: int) -> None:
     """Waits for the child and ends in the same way, so that whoever waits for this process sees what became of it."""
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        signal.signal(os.WTERMSIG(status), signal.SIG_DFL) if os.WTERMSIG(status) != signal.SIGKILL else None
+        with suppress(OSError):  # SIGKILL has no handler to take away
+            signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
         os.kill(os.getpid(), os.WTERMSIG(status))
-    os._exit(os.waitstatus_to_exitcode(status))
+    os._exit(os.waitstatus_to_exitcode(status) & 255)
 
 
 def _call(name: str, *arguments: object) -> None:

@@ -6,6 +6,7 @@ again, as multiprocessing would, and with it goes whatever its rewards have star
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,14 +16,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from pathlib import Path
-from typing import Any
 
+from ikusei.guard import wire
 from ikusei.guard.outcomes import RewardSpec
+from ikusei.guard.wire import Parts
 from ikusei.types import Part, Status
 
 LOAD_S = 60.0  # for importing one reward
-
-Parts = dict[str, Part]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Worker:
         self._batched, problems = [], []
         for spec in self._specs:
             try:
-                problem, batched = self._receive(LOAD_S)
+                problem, batched = json.loads(self._receive(LOAD_S))
             except (EOFError, OSError) as error:
                 _, how = self._end(error, LOAD_S)
                 problems.append(f"reward {spec.name!r}: {spec.path}: loading it {how}; allowed: a file that defines and does nothing else")
@@ -83,7 +83,7 @@ class Worker:
 
     def _cannot_be_jailed(self) -> list[str]:
         try:
-            problem = self._receive(LOAD_S)
+            problem = json.loads(self._receive(LOAD_S))
         except (EOFError, OSError) as error:
             problem = f"entering it {self._end(error, LOAD_S)[1]}"
         names = ", ".join(repr(spec.name) for spec in self._specs)
@@ -99,8 +99,8 @@ class Worker:
             try:
                 self._pipe.send((call.which, call.prompt, texts[len(parts) :]))
                 while len(parts) < len(texts):
-                    parts += self._receive(spec.timeout_s)
-            except (EOFError, OSError) as error:
+                    parts += wire.read(self._receive(spec.timeout_s))
+            except (EOFError, OSError, ValueError) as error:  # ValueError: what it says is no answer, so it is not to be trusted further
                 status, how = self._end(error, spec.timeout_s)
                 seconds = spec.timeout_s if status == "timeout" else 0.0
                 lost = len(texts) - len(parts) if self._batched[call.which] else 1
@@ -131,10 +131,10 @@ class Worker:
         if self._stopped:
             raise RuntimeError("the reward workers were closed before this group was scored")
 
-    def _receive(self, limit_s: float) -> Any:
+    def _receive(self, limit_s: float) -> bytes:
         if not self._pipe.poll(limit_s):
             raise TimeoutError
-        return self._pipe.recv()
+        return self._pipe.recv_bytes(wire.MOST_BYTES)
 
     def _end(self, error: Exception, limit_s: float) -> tuple[Status, str]:
         """Makes sure that the process is gone, and says how that came."""

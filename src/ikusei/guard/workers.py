@@ -198,7 +198,9 @@ class Pending:
         by_reward = [outcome.result() for outcome in self.outcomes]
         scores = []
         for position in range(len(self.group.responses)):
-            parts = {name: part for outcomes in by_reward for name, part in outcomes[position].items()}
+            told = {name: part for outcomes in by_reward for name, part in outcomes[position].items()}
+            order = [spec.name for spec in self.specs]
+            parts = dict(sorted(told.items(), key=lambda each: order.index(each[0].partition("/")[0])))
             scores.append(score(self.specs, parts))
         responses = zip(self.group.responses, scores, strict=True)
         return replace(self.group, responses=tuple(replace(response, score=score) for response, score in responses))

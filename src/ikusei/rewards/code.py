@@ -12,54 +12,50 @@ Left out: other languages; packages beyond Python's own.
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
-from typing import Any
+from typing import Any, ClassVar
 
+from ikusei.rewards.running import lines_of, printed
 from ikusei.text.answer import split_thought
 from ikusei.types import Prompt
 
-PYTHON = os.path.realpath(sys.executable)
 FENCED = re.compile(r"```(?:python|py)?\n(.*?)```", re.DOTALL)
-LONGEST = 20_000  # characters of a program, and of what is read of its output
+LONGEST = 20_000  # characters of a program
+TRIED = "try: {mark}_said = repr({call})\nexcept Exception: {mark}_said = None\nprint('\\n{mark}' + str({mark}_said))\n"
+Test = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Code:
-    """1.0 where every test passes, else 0.0; with `partial` the share that do. Each run may take `seconds`."""
+    """1.0 where every test passes, else 0.0; with `partial` the share that do. All runs of an answer together may take `seconds`: what
+    is not done by then has failed."""
 
     seconds: float = 2.0
     partial: bool = False
 
+    executes: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if not 0 < self.seconds <= 60:
-            raise ValueError(f"code: got seconds={self.seconds}; allowed: above 0, at most 60, and less than the reward's timeout_s")
+            raise ValueError(f"code: got seconds={self.seconds}; allowed: above 0, at most 60; the reward's timeout_s must be longer")
 
-    def __call__(self, prompt: Prompt, response: str, *, tests: Sequence[Mapping[str, str]], **columns: Any) -> float:
+    def __call__(self, prompt: Prompt, response: str, *, tests: Sequence[Test], **columns: Any) -> float:
         wrong = [test for test in tests if {"input", "output"} - test.keys() and {"call", "result"} - test.keys()]
         if wrong or not tests:
             given = f"{dict(wrong[0])}" if wrong else "none"
             raise ValueError(f'tests: got {given}; allowed: {{"input": ..., "output": ...}} or {{"call": ..., "result": ...}}, one or more')
-        source = program(response)
+        source, passed = program(response), 0
         if not 0 < len(source) <= LONGEST:
             return 0.0
-        passed = self._called(source, [test for test in tests if "call" in test])
-        passed += [_printed(source, test["input"], self.seconds) == _lines(test["output"]) for test in tests if "call" not in test]
-        return sum(passed) / len(passed) if self.partial else float(all(passed))
-
-    def _called(self, source: str, tests: Sequence[Mapping[str, str]]) -> list[bool]:
-        """All calls in one process, after the program."""
-        if not tests:
-            return []
-        mark = token_hex(8)  # which the program cannot know, so that it cannot print what it was not asked
-        asked = "".join(f"print('\\n{mark}' + repr({test['call']}))\n" for test in tests)
-        said = [line.removeprefix(mark) for line in _printed(f"{source}\n{asked}", "", self.seconds) if line.startswith(mark)]
-        return [len(said) == len(tests) and _same(got, test["result"]) for got, test in zip(said or [""] * len(tests), tests, strict=False)]
+        for right in outcomes(source, tests, time.monotonic() + self.seconds):
+            if not right and not self.partial:
+                return 0.0
+            passed += right
+        return passed / len(tests)
 
 
 def program(response: str) -> str:
@@ -69,18 +65,18 @@ def program(response: str) -> str:
     return (fenced[-1] if fenced else answer).strip()
 
 
-def _printed(source: str, given: str, seconds: float) -> list[str]:
-    """The lines that the program prints, without the white space at their ends; none where it fails or takes too long."""
-    command = [PYTHON, "-I", "-S", "-c", source]
-    try:
-        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=seconds, errors="replace")
-    except (subprocess.TimeoutExpired, ValueError):  # ValueError: a null character in the program
-        return []
-    return _lines(done.stdout[:LONGEST]) if done.returncode == 0 else []
-
-
-def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.rstrip().splitlines()]
+def outcomes(source: str, tests: Sequence[Test], until: float) -> Iterator[bool]:
+    """Whether each test passes, the calls first, all of them in one process."""
+    calls = [test for test in tests if "call" in test]
+    if calls:
+        mark = f"m{token_hex(8)}"  # which the program cannot know, so that it cannot print what it was not asked
+        asked = "".join(TRIED.format(mark=mark, call=test["call"]) for test in calls)
+        lines = printed(f"{source}\n{asked}", "", sum(len(test["result"]) for test in calls), until)
+        said = [line.removeprefix(mark) for line in lines if line.startswith(mark)]
+        yield from (len(said) == len(calls) and _same(said[i], test["result"]) for i, test in enumerate(calls))
+    for test in tests:
+        if "call" not in test:
+            yield printed(source, test["input"], len(test["output"]), until) == lines_of(test["output"])
 
 
 def _same(got: str, wanted: str) -> bool:
