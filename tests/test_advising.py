@@ -100,6 +100,25 @@ def test_pairs_from_elsewhere_are_told_and_own_ones_made(tmp_path: Path) -> None
     assert isinstance(stage.eval_task, Files) and Path(stage.eval_task.path) == tmp_path / "pairs.jsonl", "held-out rows are the recipe's"
 
 
+def test_what_cannot_be_written_is_told_before_anything_is_sampled(tmp_path: Path) -> None:
+    """Of recipes that collect or train a reward model."""
+    (tmp_path / "collects.yaml").write_text("task: {name: arithmetic}\nrewards: [exact]\ncollect: {}\n")
+    judge = pairs(tmp_path, FAR).read_text().replace("algorithm: dpo", "algorithm: bradley_terry")
+    (tmp_path / "judge.yaml").write_text(judge)
+    for name, told in (("collects", "this one collects"), ("judge", "trains a reward model")):
+        with pytest.raises(ValueError, match=told):
+            check_file(tmp_path / f"{name}.yaml", files=tmp_path / "advice")
+    assert not (tmp_path / "advice").exists()
+
+
+def test_a_recipe_that_learns_from_answers_gets_right_ones_and_no_pairs(tmp_path: Path) -> None:
+    learns = "algorithm: lm\ntrain: {steps: 1, examples_per_step: 4}\ntask: {name: arithmetic, shown: lazy}\n"
+    (tmp_path / "sft.yaml").write_text(learns + "rewards: [exact]\nsampling: {max_tokens: 48}\n")
+    found = check_file(tmp_path / "sft.yaml", ["task.digits=3"], tmp_path / "advice")
+    assert {file.name for file in (tmp_path / "advice").iterdir()} == {"right.jsonl", "middle.jsonl", "recommended.yaml"}
+    assert [stage.name for stage in read_stages(tmp_path / "advice" / "recommended.yaml")] == ["right"], found.written
+
+
 def test_own_pairs_need_a_judge(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="answers are judged by rewards"):
         check_file(pairs(tmp_path, FAR, ""), files=tmp_path / "advice")

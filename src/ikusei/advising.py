@@ -2,7 +2,7 @@
 
     middle.jsonl          prompts that it answers rightly 20 to 80 % of the time: those that teach most (arXiv:2504.03380)
     right.jsonl           its own right answers, one a prompt, to be fine-tuned on (arXiv:2203.14465)
-    pairs.jsonl           for a recipe that learns from pairs: a better and a worse answer of its own to each prompt
+    pairs.jsonl           instead, for a recipe that learns from pairs: a better and a worse answer of its own to each prompt
     recommended.yaml      the recipe with them: fine-tuning first where it is too hard, then the middle, then the task as it was
 
 Left out: an order of difficulty within the middle; a file of a size below LEAST, which would teach nothing.
@@ -10,6 +10,7 @@ Left out: an order of difficulty within the middle; a file of a size below LEAST
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -21,11 +22,11 @@ from ikusei.loops.evaluate import judgement
 from ikusei.loops.readiness import Verdict
 from ikusei.loops.steps import StopAsked
 from ikusei.loops.supervised import SupervisedSettings
-from ikusei.parts import Parts, build
+from ikusei.parts import Parts, build, collectable, needs_of, rewards_of
 from ikusei.recipe import Recipe, resolved
 from ikusei.recipe_reader import dump_yaml, plain
-from ikusei.run.files import append_line, write_text
-from ikusei.types import Group
+from ikusei.run.files import whole_folder, write_text
+from ikusei.types import Group, Prompt, Response
 
 PROMPTS, ANSWERS = 256, 16  # asked, and how many times each
 MIDDLE = (0.2, 0.8)
@@ -37,27 +38,42 @@ def write(recipe: Recipe, verdict: Verdict | None, folder: Path) -> list[str]:
     """Asks PROMPTS training prompts ANSWERS times and writes the files into a new folder; returns what was written, in words.
 
     Raises:
-        ValueError: the folder exists, or no reward says which answers are right.
+        ValueError: as `prove` does.
     """
+    prove(recipe, folder)
     parts = build(recipe)
-    if not parts.rewards or recipe.train is None:
-        raise ValueError("--write: answers are judged by rewards, and this recipe trains by none; name one, for example rewards: [exact]")
-    if folder.exists():
-        raise ValueError(f"{folder}: exists, and nothing is overwritten; name a new folder")
     groups = _answered(recipe, parts)
-    files = _of_pairs(groups) if isinstance(recipe.train, SupervisedSettings) else _of_prompts(recipe, parts, groups)
-    folder.mkdir(parents=True)
-    told = []
-    for name, (rows, what) in files.items():
-        for row in rows:
-            append_line(folder / name, row)
-        told.append(f"{folder / name}: {len(rows)} {what}, of {len(groups)} prompts")
+    files = _of_prompts(recipe, parts, groups) if _learns_from_answers(recipe) else _of_pairs(groups)
     enough = {name: folder / name for name, (rows, _) in files.items() if len(rows) >= LEAST}
     stages = _stages(recipe, verdict, enough)
-    if not enough or not stages:
+    told = [f"{folder / name}: {len(rows)} {what}, of {len(groups)} prompts" for name, (rows, what) in files.items()]
+    with whole_folder(folder) as unfinished:
+        for name, (rows, _) in files.items():
+            write_text(unfinished / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        if stages:
+            write_text(unfinished / "recommended.yaml", dump_yaml(_shared(recipe, parts) | {"stages": stages}))
+    if not stages:
         return [*told, f"no recipe: fewer than {LEAST} rows in each; teach it from worked examples first (algorithm: lm)"]
-    write_text(folder / "recommended.yaml", dump_yaml(_shared(recipe) | {"stages": stages}))
     return [*told, f"{folder / 'recommended.yaml'}: {' → '.join(stage['name'] for stage in stages)}"]
+
+
+def prove(recipe: Recipe, folder: Path) -> None:
+    """Before anything is sampled: can there be such files? Raises ValueError."""
+    if folder.exists():
+        raise ValueError(f"{folder}: exists, and nothing is overwritten; name a new folder")
+    if recipe.train is None:
+        raise ValueError("--write: for a recipe that trains, and this one collects; give it an algorithm instead of collect")
+    if not rewards_of(recipe):
+        raise ValueError("--write: answers are judged by rewards, and this recipe names none; name one, for example rewards: [exact]")
+    if "reward" in needs_of(recipe):
+        raise ValueError("--write: for language models, and this algorithm trains a reward model; collect rankings instead (collect: {})")
+    collectable(recipe, 0)
+
+
+def _learns_from_answers(recipe: Recipe) -> bool:
+    """From samples, or from single answers in data: not from pairs."""
+    answer = Response((0,), (True,), "")
+    return not isinstance(recipe.train, SupervisedSettings) or recipe.algorithm.keep(Group(Prompt("", (0,), ""), (answer,)))
 
 
 def _answered(recipe: Recipe, parts: Parts) -> list[Group]:
@@ -98,6 +114,8 @@ def _stages(recipe: Recipe, verdict: Verdict | None, files: dict[str, Path]) -> 
     """What is done in turn."""
     if "pairs.jsonl" in files:
         return [{"name": "own_pairs", "task": _file(files["pairs.jsonl"])}]
+    if isinstance(recipe.train, SupervisedSettings):
+        return [{"name": "right", "task": _file(files["right.jsonl"])}] if "right.jsonl" in files else []
     stages: list[Row] = []
     if verdict is not None and verdict.name == "too hard" and "right.jsonl" in files:
         train = {"steps": 40, "examples_per_step": 16, "lr": recipe.train.lr, "warmup_steps": 4}
@@ -107,12 +125,14 @@ def _stages(recipe: Recipe, verdict: Verdict | None, files: dict[str, Path]) -> 
     return [*stages, {"name": "whole", "task": _named(recipe, "task")}] if stages else []
 
 
-def _shared(recipe: Recipe) -> Row:
+def _shared(recipe: Recipe, parts: Parts) -> Row:
     """What all stages have from the recipe; also its held-out questions."""
     whole = resolved(recipe)
-    rewards = [_differing(spec) | {"path": spec.path} for spec in recipe.rewards]
+    rewards = [_differing(spec) | {"path": spec.path} for spec in parts.rewards]
     settings = {name: _differing(getattr(recipe, name)) for name in ("policy", "sampling", "train", "eval", "watch")}
-    named = {"eval_task": _named(recipe, "eval_task"), "rewards": rewards, "algorithm": _named(recipe, "algorithm")}
+    replayed = _named(recipe, "replay_task") if recipe.replay_task is not None else {}
+    named = {"eval_task": _named(recipe, "eval_task"), "replay_task": replayed, "rewards": rewards}
+    named["algorithm"] = _named(recipe, "algorithm")
     return {"seed": whole["seed"], "model": whole["model"]} | {name: given for name, given in {**named, **settings}.items() if given}
 
 

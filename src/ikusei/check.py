@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ikusei.advising import write
+from ikusei import advising
 from ikusei.check_facts import ANSWERS, data_told, earned_told, goes_with_told, memory_told, pairs_told, readiness_told
 from ikusei.guard.outcomes import too_many_failures
 from ikusei.guard.workers import RewardWorkers
@@ -72,8 +72,10 @@ def check_file(path: Path, overrides: Sequence[str] = (), files: Path | None = N
     recommends goes into the new folder `files`, where it is given."""
     if not is_road(path):
         recipe = read_recipe(path, overrides)
+        if files is not None:
+            advising.prove(recipe, files)
         found = check(recipe)
-        return found if files is None else replace(found, written=write(recipe, found.verdict, files))
+        return found if files is None else replace(found, written=advising.write(recipe, found.verdict, files))
     if files is not None:
         raise ValueError(f"{path}: a recipe of stages; --write is for a recipe of one stage")
     stages = read_stages(path, overrides)

@@ -64,9 +64,10 @@ def tell(outcome: Outcome, console: Console) -> None:
         paused = outcome.summary["status"] == "paused"
         mend = "mend the cause, then " if outcome.problem else "the watch has paused it: look, then " if paused else ""
         console.print(f"{have}; {mend}go on with   ikusei train --resume {outcome.folder}", markup=False, highlight=False)
-    alarms = [event for event in read_lines(outcome.folder / "events.jsonl") if event["kind"] == "alarm"]
-    for alarm in alarms:
-        console.print(Text.assemble(("alarm ", "bold red"), f"at step {alarm['step']}, {alarm['name']}: {alarm['text']}"))
+    for log in sorted(outcome.folder.glob("**/events.jsonl")):  # of a road also its stages'
+        stage = "" if log.parent == outcome.folder else f" of {log.parent.name}"
+        for alarm in (event for event in read_lines(log) if event["kind"] == "alarm"):
+            console.print(Text.assemble(("alarm ", "bold red"), f"at step {alarm['step']}{stage}, {alarm['name']}: {alarm['text']}"))
     for name in TOLD:
         if name in before and name in after:
             old, new = figure(before[name]), figure(after[name])

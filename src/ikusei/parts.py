@@ -139,7 +139,7 @@ def train_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, context: int)
     if supervised:
         _learnable(recipe, rows)
     if recipe.collect is not None:
-        _collectable(recipe, recipe.collect.num_prompts)
+        collectable(recipe, recipe.collect.num_prompts)
     prompt, response = rows.check(with_responses=supervised)
     if "mismatched" in needs_of(recipe) and prompt + response > context:
         raise ValueError(
@@ -237,7 +237,7 @@ def _learnable(recipe: Recipe, rows: Rows) -> None:
     raise ValueError(f"{where}: {lacking(seen, missing, needs)}")
 
 
-def _collectable(recipe: Recipe, num_prompts: int) -> None:
+def collectable(recipe: Recipe, num_prompts: int) -> None:
     """Raises ValueError where prompts would be asked twice, or a column of theirs would change what the collected rows mean."""
     rows = recipe.task.num_rows("train")
     if rows is not None and rows < num_prompts:

@@ -14,7 +14,7 @@ from typing import Any
 from ikusei.run import collected, files, gains, plots
 from ikusei.run.charts import Chart
 from ikusei.run.gains import Card
-from ikusei.run.report import costs, failures, render, spent, trouble
+from ikusei.run.report import alarms, costs, failures, render, spent, trouble
 from ikusei.run.statistics import Interval
 from ikusei.run.story import Evaluation, Story, read_story
 from ikusei.run.words import compare, duration, estimate, percent, plural, span
@@ -90,6 +90,7 @@ def write_overview(run_folder: Path, stages: Sequence[str]) -> Path:
         lines=[line_of(stage) for stage in each],
         costs=costs(stories),
         spent=list(spent(stories)),
+        alarms=[{**alarm, "name": f"{s.name}: {alarm['name']}"} for s in each if s.story for alarm in alarms(s.story)],
         trouble=[*trouble(road), *(f"{s.name}: {text}" for s in each if s.story for text in trouble(s.story))],
         failures=[f"{s.name}: {text}" for s in each if s.story for text in failures(s.story)],
         recipe=road.recipe,

@@ -143,8 +143,8 @@ def spent(stories: Sequence[Story]) -> Iterator[tuple[str, str]]:
 
 
 def alarms(story: Story) -> list[dict[str, Any]]:
-    """What the watch raised; once, where a step was taken again after a kill."""
-    return list({event["name"]: event for event in story.events if event["kind"] == "alarm"}.values())
+    """What the watch raised."""
+    return [event for event in story.events if event["kind"] == "alarm"]
 
 
 def trouble(story: Story) -> list[str]:
