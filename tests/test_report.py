@@ -199,6 +199,8 @@ def test_a_run_that_has_hardly_begun(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     assert "No step was recorded" in report(run)[1]
     run.record(1, {"reward": math.nan, "reward_std": math.nan})
+    assert "No step was recorded" in report(run)[1], "one step is no curve"
+    run.record(2, {"reward": 0.5, "reward_std": math.nan})
     assert "<h3>Reward</h3>" in report(run)[0]
     with pytest.raises(ValueError, match="no run there"):
         write_report(tmp_path)

@@ -57,13 +57,13 @@ class Chart:
 
 
 def charts(story: Story) -> Iterator[Chart]:
-    """Of the metrics that the run recorded, each gold reward's after the first, the reward."""
+    """Of the metrics that the run recorded at two steps or more; the gold rewards first."""
     for name in (spec["name"] for spec in story.settings.get("rewards") or [] if spec.get("gold")):
-        if story.line(f"rewards/{name}/mean")[0]:
+        if len(story.line(f"rewards/{name}/mean")[0]) > 1:
             yield of_gold(story, name)
     for metrics, title, share, shown in CHARTS:
         found = [(metric, *story.line(metric)) for metric in metrics]
-        if not all(steps for _, steps, _ in found) or (metrics == ("loss",) and story.finite("reward")):
+        if not all(len(steps) > 1 for _, steps, _ in found) or (metrics == ("loss",) and story.finite("reward")):
             continue  # beside a reward the loss is near 0 by construction and says nothing
         lines = {metric.rpartition("/")[2]: plots.Line(steps, values, share=share) for metric, steps, values in found}
         if len(lines) > 1:
