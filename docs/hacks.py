@@ -15,12 +15,12 @@ from ikusei.run.charts import alarms_at
 from ikusei.run.story import Story, read_story
 
 RUNS = {
-    "tags alone are paid for": "hacks-empty_think-0/1-tags_only",
-    "the same with a gate": "hacks-empty_think-0/2-gated",
-    "a verifier that computes": "hacks-echo-0/2-grpo",
-    "length is paid for": "hacks-length-0",
-    "a reward model that likes length": "hacks-learned_proxy-0/3-grpo",
-    "four times the learning rate": "collapse-0",
+    "tags alone are paid for": "hacks-empty_think-3/1-tags_only",
+    "the same with a gate": "hacks-empty_think-3/2-gated",
+    "a verifier that computes": "hacks-echo-3/2-grpo",
+    "length is paid for": "hacks-length-3",
+    "a reward model that likes length": "hacks-learned_proxy-3/3-grpo",
+    "four times the learning rate": "collapse-3",
 }
 REWARD, GOLD, EMPTY, ALARM = "#9ca3af", "#0f766e", "#b45309", "#b91c1c"
 
@@ -40,7 +40,7 @@ def one(axes: Axes, title: str, story: Story) -> None:
     low, high = (0.0, 1.0) if max(reward) <= 1 and min(reward) >= 0 else (min(reward), max(reward))
     axes.plot(steps, [(value - low) / (high - low) for value in reward], color=REWARD, label="what is paid for")
     right = story.line("rewards/exact/mean")
-    if right[0] and right[1] != reward:
+    if right[0]:
         axes.plot(*right, color=GOLD, label="what is right (gold)")
     axes.plot(*story.line("thoughts/empty"), color=EMPTY, linewidth=1, linestyle=":", label="thoughts left empty")
     for at in alarms_at(story)[:1]:

@@ -1,25 +1,17 @@
-"""The watch: what counts as moved, what each monitor sees and does not see, and what follows an alarm in a real run."""
+"""The watch: what counts as moved, and what each monitor sees and does not see. Runs under watch: tests/laws/test_law_06_watched.py."""
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
-import tiny_runs
-from safetensors.torch import load_file
 
 from ikusei.guard.monitors import MONITORS
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.trend import change, fall, kendall
 from ikusei.guard.watch import Alarm, Watch, WatchSettings, samples
-from ikusei.recipe_reader import RecipeError
-from ikusei.run.files import read_json, read_lines
-from ikusei.run.folder import checkpoints
 from ikusei.types import Group, Prompt, Response, Score
 
 TRAINED, GOLD = RewardSpec("style", "my.py:style"), RewardSpec("exact", "exact", gold=True)
@@ -182,90 +174,3 @@ def test_the_answers_shown_are_of_different_prompts_and_show_it_most() -> None:
     alarm = Alarm("empty thoughts", 9, 8, "", "")
     shown = samples(alarm, groups)
     assert [(group.prompt.text, response.text) for group, response in shown] == [(f"{g}?", "<think></think>1") for g in (4, 3, 2)]
-
-
-CHEATED = """
-model: model
-task: {name: arithmetic, digits: 1}
-rewards: ["calm.py:calm", {path: gold.py:gold, gold: true}]
-algorithm: grpo
-sampling: {max_tokens: 8, stop: ["7", "e", "k", "ま"], stop_ids: [40, 41, 42, 43, 44]}
-train: {steps: 30, prompts_per_step: 6, num_responses: 4, lr: 3e-3, save_every: 4}
-eval: {num_prompts: 4, num_samples: 2}
-watch: {gold_every: 3}
-"""
-GOLD_REWARD = "def gold(prompt, response, **columns):\n    return 1 - sum(map(ord, response)) % 7 / 7 - 0.6 * response.startswith(' ')\n"
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reward that is the opposite of the gold, and the run that only warns of it."""
-    folder = tiny_runs.write_world(tmp_path_factory.mktemp("watched"))
-    (folder / "gold.py").write_text(GOLD_REWARD)
-    (folder / "cheated.yaml").write_text(CHEATED)
-    assert tiny_runs.run_here(folder / "cheated.yaml", folder / "warned").exit_code == 0
-    return folder
-
-
-def alarms(run: Path) -> list[dict[str, Any]]:
-    return [event for event in read_lines(run / "events.jsonl") if event["kind"] == "alarm"]
-
-
-def test_a_warned_run_goes_on_and_keeps_its_best_checkpoint(world: Path) -> None:
-    run = world / "warned"
-    raised = alarms(run)
-    assert raised[0]["name"] == "gold disagrees" and raised[0]["step"] <= 8
-    assert len(raised[0]["samples"]) == 3 and {"prompt", "response", "total", "gold"} == raised[0]["samples"][0].keys()
-    assert len({each["name"] for each in raised}) == len(raised), "each once"
-    assert len(read_lines(run / "metrics.jsonl")) == 30
-    gold = {int(each.name.partition("@")[2]): read_json(each / "results.json")["reward"]["value"] for each in run.glob("eval/gold@*")}
-    assert sorted(gold) == list(range(3, 31, 3))
-    best = max(sorted(gold), key=gold.__getitem__)
-    assert best < 28 and [step for step, _ in checkpoints(run)] == [best, 28, 30], "as often as it is asked for, and the best"
-    page = (run / "report.html").read_text()
-    assert "Alarms" in page and raised[0]["text"].split(":")[0] in page and "gold, which is not trained on" in page
-
-
-def test_a_paused_run_goes_on_bit_equal_and_is_not_paused_again(world: Path) -> None:
-    outcome = tiny_runs.run_here(world / "cheated.yaml", world / "paused", "watch.action=pause")
-    assert outcome.summary["status"] == "paused" and outcome.exit_code == 3
-    step = alarms(world / "paused")[0]["step"]
-    assert len(read_lines(world / "paused" / "metrics.jsonl")) == step == checkpoints(world / "paused")[-1][0]
-    while outcome.exit_code == 3:
-        before, outcome = len(alarms(outcome.folder)), tiny_runs.resume_here(outcome.folder)
-        assert outcome.exit_code == 0 or len(alarms(outcome.folder)) > before, "paused by a new alarm only"
-    mine, theirs = tiny_runs.left(world / "paused"), tiny_runs.left(world / "warned")
-    assert not tiny_runs.differing(mine, theirs)
-    assert [each["name"] for each in alarms(world / "paused")] == [each["name"] for each in alarms(world / "warned")]
-
-
-def test_stopping_leaves_the_model_of_the_best_gold(world: Path) -> None:
-    outcome = tiny_runs.run_here(world / "cheated.yaml", world / "stopped", "watch.action=stop_at_best_gold")
-    run = outcome.folder
-    assert outcome.exit_code == 0 and len(read_lines(run / "metrics.jsonl")) == alarms(run)[0]["step"]
-    best = outcome.summary["steps"]
-    assert (run / "eval" / "gold@0").is_dir(), "the model that it began with may be the best"
-    golds = {each.name: read_json(each / "results.json")["reward"]["value"] for each in run.glob("eval/gold@*")}
-    assert golds[f"gold@{best}"] == max(golds.values()) and (run / "eval" / f"after@{best}").is_dir()
-    final, kept = (load_file(folder / "model.safetensors") for folder in (run / "final", run / f"checkpoint-{best}"))
-    assert all((final[name] == kept[name]).all() for name in final)
-    told = [event["text"] for event in read_lines(run / "events.jsonl") if event["kind"] == "warning"]
-    assert any(f"leaves the model after step {best}" in text for text in told)
-
-
-def test_stopping_needs_a_gold_to_measure(world: Path) -> None:
-    with pytest.raises(ValueError, match="there is no gold to measure"):
-        tiny_runs.run_here(world / "cheated.yaml", world / "none", "watch.action=stop_at_best_gold", "eval.num_prompts=0")
-    with pytest.raises(RecipeError, match="gold_every=0"):
-        tiny_runs.run_here(world / "cheated.yaml", world / "none", "watch.action=stop_at_best_gold", "watch.gold_every=0")
-    with pytest.raises(RecipeError, match=r"watch\.action"):
-        tiny_runs.run_here(world / "cheated.yaml", world / "none", "watch.action=stop")
-    assert not (world / "none").exists()
-
-
-def test_events_are_plain_json(world: Path) -> None:
-    """Whoever reads them needs nothing of ours."""
-    rows = [json.loads(line) for line in (world / "warned" / "events.jsonl").read_text().splitlines()]
-    assert {"time", "seconds", "kind", "step", "name", "since", "text", "do", "samples"} == next(
-        row for row in rows if row["kind"] == "alarm"
-    ).keys()
