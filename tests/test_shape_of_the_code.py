@@ -58,7 +58,8 @@ SEES = {
     "cli_reward": {"reward_tools"},
     "talk": {"types", "text", "run", "models", "samplers"},
     "new": {"types", "tasks", "rewards"},
-    "cli": {"types", "run", "recipe", "cli_reward", "road", "stages", "outcome", "check", "talk", "new", "lens", "models"},
+    "cli_compare": {"run"},
+    "cli": {"types", "run", "recipe", "cli_compare", "cli_reward", "road", "stages", "outcome", "check", "talk", "new", "lens", "models"},
     "__init__": {"types", "forest", "algos", "guard", "models", "backends", "road"},
 }  # fmt: skip
 STANDARD = sys.stdlib_module_names

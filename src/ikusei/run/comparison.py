@@ -1,0 +1,147 @@
+"""Two or more models on the same prompts: what one gains over the other, with intervals, and which prompts only one of them solves.
+
+    difference     mean over prompts of (a_i - b_i), the samples of a prompt being averaged first: prompts are paired, so what is hard for
+                   both does not blur it. The interval is by drawing prompts anew (paired bootstrap, 2.5 to 97.5 % of 4,000 draws)
+    solved         a prompt is solved where one of its n samples is right
+    crossing       the smallest k from which on the first model's pass@k is no longer below the second's, between two k by a line over log k
+
+Several seeds of one recipe are read as one experiment: each prompt's samples are those of all seeds together.
+Compared are only measurements of the same prompts in the same way; else it is said what differs.
+
+Left out: corrections for many comparisons at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from ikusei.run.statistics import Interval, pass_at_k
+from ikusei.run.story import Story, read_story
+
+DRAWS = 4000
+ALIKE = ("num_samples", "pass_at", "form")  # of the section eval; the whole section sampling besides
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One model, measured: of each prompt its samples, over all seeds."""
+
+    name: str
+    right: Mapping[str, tuple[bool, ...]]  # by prompt
+    tokens: Mapping[str, float]  # the mean over its samples
+    asked: Mapping[str, str]  # what the prompt says
+    how: Mapping[str, Any]  # how it was measured
+
+    @property
+    def samples(self) -> int:
+        return min(map(len, self.right.values()))
+
+    def pass_at(self, k: int) -> dict[str, float]:
+        return {prompt: pass_at_k(len(each), sum(each), k) for prompt, each in self.right.items()}
+
+    @property
+    def solved(self) -> frozenset[str]:
+        return frozenset(prompt for prompt, each in self.right.items() if any(each))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of `one` less `other`. `gains` is by k; `only_one` and `only_other` are prompts as they read."""
+
+    one: str
+    other: str
+    gains: dict[int, Interval]
+    length: Interval  # tokens
+    only_one: tuple[str, ...]
+    only_other: tuple[str, ...]
+    both: int
+    neither: int
+    crossing: float | None
+
+
+def read_experiment(name: str, runs: Sequence[Path], when: str = "after") -> Experiment:
+    """The measurement `when` ("before" or "after") of runs that differ in nothing but their seed.
+
+    Raises:
+        ValueError: one is no run, was not measured so, or was measured differently from the first.
+    """
+    right: dict[str, list[bool]] = defaultdict(list)
+    tokens: dict[str, list[int]] = defaultdict(list)
+    asked: dict[str, str] = {}
+    hows = []
+    for run in runs:
+        story = read_story(run)
+        made = story.newest(when)
+        if made is None or not made.samples:
+            raise ValueError(f"{run}: no samples of an evaluation {when} training; let the run finish, with eval.num_prompts above 0")
+        for row in made.samples:
+            right[row["prompt_id"]].append(row["correct"])
+            tokens[row["prompt_id"]].append(row["num_tokens"])
+            asked[row["prompt_id"]] = row["prompt"]
+        hows.append(how_measured(story, run))
+    different = [differing(hows[0], how) for how in hows]
+    if any(different):
+        told = next(filter(None, different))
+        raise ValueError(f"{name}: its runs are no seeds of one experiment: {told}")
+    means = {prompt: fmean(each) for prompt, each in tokens.items()}
+    return Experiment(name, {prompt: tuple(each) for prompt, each in right.items()}, means, asked, hows[0])
+
+
+def how_measured(story: Story, run: Path) -> dict[str, Any]:
+    """The settings that must be the same."""
+    template = run / "final" / "chat_template.jinja"
+    settings = {f"eval.{name}": story.settings.get("eval", {}).get(name) for name in ALIKE}
+    settings |= {f"sampling.{name}": value for name, value in story.settings.get("sampling", {}).items()}
+    return settings | {"the chat template": template.read_text(encoding="utf-8") if template.is_file() else None}
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """Which settings differ, in words; None where none does."""
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    short = [name if "template" in name else f"{name} ({one.get(name)} and {other.get(name)})" for name in names]
+    return f"{', '.join(short)} differ" if names else None
+
+
+def compare(one: Experiment, other: Experiment) -> Comparison:
+    """Raises ValueError where prompts, template or sampling differ, and says which."""
+    told = differing(one.how, other.how)
+    if told is None and one.right.keys() != other.right.keys():
+        shared = len(one.right.keys() & other.right.keys())
+        told = f"{shared} prompts are the same, of {len(one.right)} and {len(other.right)}"
+    if told is not None:
+        raise ValueError(f"{one.name} and {other.name} were not measured alike: {told}; evaluate both by one recipe (ikusei eval)")
+    ks = [1 << i for i in range(min(one.samples, other.samples).bit_length())]
+    gains = {k: paired(one.pass_at(k), other.pass_at(k)) for k in ks}
+    only = [tuple(sorted(one.asked[prompt] for prompt in each)) for each in (one.solved - other.solved, other.solved - one.solved)]
+    both, neither = len(one.solved & other.solved), len(one.right.keys() - one.solved - other.solved)
+    meet = crossing({k: each.value for k, each in gains.items()})
+    return Comparison(one.name, other.name, gains, paired(one.tokens, other.tokens), only[0], only[1], both, neither, meet)
+
+
+def paired(one: Mapping[str, float], other: Mapping[str, float]) -> Interval:
+    """The mean difference over the same prompts. Its interval reaches at least as far as one prompt more could move it."""
+    values = np.array([one[prompt] - other[prompt] for prompt in one])
+    drawn = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
+    low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
+    mean, least = float(values.mean()), float(abs(values).max(initial=0.0) or 1.0) / (len(values) + 1)
+    return Interval(mean, min(float(low), mean - least), max(float(high), mean + least))
+
+
+def crossing(gains: Mapping[int, float]) -> float | None:
+    """Where a gain that was above 0 at the smallest k comes to 0; None where it never does, or was not."""
+    points = sorted(gains.items())
+    if not points or points[0][1] <= 0:
+        return None
+    for (k, gain), (later, then) in pairwise(points):
+        if then <= 0 < gain:
+            return math.exp(math.log(k) + (math.log(later) - math.log(k)) * gain / (gain - then))
+    return None

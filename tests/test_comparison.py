@@ -1,0 +1,108 @@
+"""Two models on the same prompts: paired differences, who alone solves what, where the curves cross, and what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+from ikusei.cli import app
+from ikusei.run.comparison import Experiment, compare, crossing, differing, paired, read_experiment
+from ikusei.run.folder import Run
+from ikusei.run.statistics import pass_at_k
+
+HOW: dict[str, Any] = {"sampling.temperature": 1.0, "eval.num_samples": 4, "the chat template": "{{ a }}"}
+
+
+def experiment(name: str, right: dict[str, list[int]], **how: Any) -> Experiment:
+    rows = {prompt: tuple(map(bool, each)) for prompt, each in right.items()}
+    return Experiment(name, rows, {prompt: 10.0 + len(prompt) for prompt in right}, {prompt: f"{prompt}?" for prompt in right}, HOW | how)
+
+
+BASE = experiment("base", {"a": [1, 0, 0, 0], "b": [1, 0, 0, 0], "c": [0, 1, 0, 0], "d": [0, 0, 0, 0]})
+TUNED = experiment("tuned", {"a": [1, 1, 1, 1], "b": [1, 1, 0, 1], "c": [0, 0, 0, 0], "d": [0, 0, 0, 0]})
+
+
+def test_by_hand() -> None:
+    """pass@1 of 1/4, 1/4, 1/4, 0 against 1, 3/4, 0, 0: gains 3/4, 1/2, -1/4, 0. At k = 4 all that is ever right counts: 0, 0, -1, 0."""
+    found = compare(TUNED, BASE)
+    assert sorted(found.gains) == [1, 2, 4]
+    assert found.gains[1].value == pytest.approx(0.25) and found.gains[4].value == -0.25
+    assert found.gains[2].value == pytest.approx(fmean([0.5, 0.5, -0.5, 0]))
+    assert (found.only_one, found.only_other, found.both, found.neither) == ((), ("c?",), 2, 1)
+    assert found.gains[1].low < 0.25 < found.gains[1].high
+    assert found.length.value == 0
+    half = found.gains[2].value  # 0.125 at k = 2, -0.25 at k = 4: a third of the way over log k
+    assert found.crossing == pytest.approx(2 * 2 ** (half / (half + 0.25)))
+    assert compare(BASE, TUNED).gains[1].value == -0.25 and compare(BASE, TUNED).crossing is None
+
+
+def test_pairing_takes_out_what_is_hard_for_both() -> None:
+    """Prompts of all difficulties, one model 0.05 better on each: the paired interval is far from 0, where that of each alone is wide."""
+    chance = random.Random(0)
+    hard = {str(n): chance.random() * 0.9 for n in range(64)}
+    gain = paired({prompt: p + 0.05 + chance.gauss(0, 0.02) for prompt, p in hard.items()}, hard)
+    assert 0.035 < gain.low < 0.05 < gain.high < 0.06
+
+
+def test_no_difference_is_not_certain() -> None:
+    same = paired({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 1.0})
+    assert same.value == 0 and same.low < 0 < same.high
+
+
+def test_curves_may_meet_or_not() -> None:
+    assert crossing({1: 0.2, 2: 0.1, 4: 0.0}) == pytest.approx(4)
+    assert crossing({1: 0.2, 2: 0.1}) is None and crossing({1: -0.1, 2: 0.1}) is None and crossing({}) is None
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (experiment("o", {"a": [1], "b": [1], "c": [1], "e": [1]}), "3 prompts are the same, of 4 and 4"),
+        (experiment("o", {key: [1] for key in "abcd"}, **{"sampling.temperature": 0.6}), r"sampling\.temperature \(1\.0 and 0\.6\) differ"),
+        (experiment("o", {key: [1] for key in "abcd"}, **{"the chat template": "{{ b }}"}), "the chat template differ"),
+    ],
+)
+def test_what_was_measured_differently_is_refused_and_named(other: Experiment, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        compare(BASE, other)
+    assert differing(HOW, dict(HOW)) is None
+
+
+def run(folder: Path, right: list[list[bool]], temperature: float = 1.0) -> Path:
+    made = Run.create(folder.parent, "r", "", {"sampling": {"temperature": temperature}, "eval": {"num_samples": 2}}, {}, folder)
+    rows = [
+        {"prompt_id": str(p), "prompt": f"{p}?", "answer": "1", "response": "1", "total": 1.0, "correct": yes, "num_tokens": 3 + p}
+        for p, each in enumerate(right)
+        for yes in each
+    ]
+    made.write_eval("after", 7, {"name": "after", "step": 7, "num_samples": 2}, rows)
+    return folder
+
+
+def test_seeds_are_read_as_one_experiment(tmp_path: Path) -> None:
+    first, second = run(tmp_path / "a", [[True, False], [False, False]]), run(tmp_path / "b", [[True, True], [False, True]])
+    found = read_experiment("both", [first, second])
+    assert found.right == {"0": (True, False, True, True), "1": (False, False, False, True)}
+    assert found.pass_at(2) == {"0": pass_at_k(4, 3, 2), "1": pass_at_k(4, 1, 2)} and found.tokens == {"0": 3, "1": 4}
+    assert found.samples == 4
+    with pytest.raises(ValueError, match="its runs are no seeds of one experiment"):
+        read_experiment("both", [first, run(tmp_path / "c", [[True], [True]], 0.5)])
+    with pytest.raises(ValueError, match="no samples of an evaluation before training"):
+        read_experiment("one", [first], "before")
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = str(run(tmp_path / "a", [[True, True], [False, True]])), str(run(tmp_path / "b", [[False, False], [False, True]]))
+    assert app(["compare", one, other, "--json"], result_action="return_value") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["gains"]["1"]["value"] == 0.5 and found["only_one"] == ["0?"]
+    assert app(["compare", f"{one},{other}", other], result_action="return_value") == 0
+    with pytest.raises(ValueError, match="got 3 models"):
+        app(["compare", one, other, one], result_action="return_value")
+    with pytest.raises(ValueError, match="no samples of an evaluation before"):
+        app(["compare", one], result_action="return_value")
