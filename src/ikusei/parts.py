@@ -33,6 +33,10 @@ ONLINE_ONLY, SUPERVISED_ONLY = frozenset({"old", "tiers"}), frozenset({"reward"}
 MEANINGFUL = frozenset(
     {"text", "messages", "completion", "response", "chosen", "rejected", "responses", "ranking", "label", "weight", "margin"}
 )  # columns that say what a row is for
+NO_GOLD = (
+    "watch.action: got stop_at_best_gold, and there is no gold to measure; allowed: where answers are sampled, with a reward that is marked "
+    "gold: true, eval.num_prompts above 0 and rows that are held out"
+)
 LEARNED = "learned"  # the path of a reward that is a reward model
 FIRST = 64  # rows that tell of what kind all are
 
@@ -71,6 +75,8 @@ def build(recipe: Recipe) -> Parts:
     policy = load_policy(recipe, needs)
     tokenizer, context = policy.tokenizer, policy.causal.context
     rows, eval_rows = train_rows(recipe, tokenizer, context), held_out_rows(recipe, tokenizer, context)
+    if recipe.watch.action == "stop_at_best_gold" and recipe.eval_task.num_rows("test") == 0:
+        raise ValueError(NO_GOLD)
     replay_rows = replayed_rows(recipe, tokenizer, context)
     rewards = rewards_of(recipe)
     judges = {
@@ -102,12 +108,10 @@ def fits_together(recipe: Recipe, needs: frozenset[str]) -> None:
         )
     if not supervised and recipe.train is not None:
         _can_compare(recipe)
-    measured = any(spec.gold for spec in rewards) and recipe.eval.num_prompts > 0 and recipe.eval_task.num_rows("test") != 0
-    if recipe.watch.action == "stop_at_best_gold" and (supervised or not measured):
-        raise ValueError(
-            "watch.action: got stop_at_best_gold, and there is no gold to measure; allowed: where answers are sampled, with a reward "
-            "that is marked gold: true, eval.num_prompts above 0 and rows that are held out"
-        )
+    if recipe.watch.action == "stop_at_best_gold" and (
+        supervised or recipe.eval.num_prompts == 0 or not any(spec.gold for spec in rewards)
+    ):
+        raise ValueError(NO_GOLD)
     if "mismatched" in needs and train.examples_per_step < 2:
         raise ValueError("train.examples_per_step: got 1; KTO compares each answer with another row's prompt; allowed: 2 or more")
     if train is not None and train.replay.examples > 0 and recipe.replay_task is None:
