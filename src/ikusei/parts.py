@@ -34,8 +34,8 @@ MEANINGFUL = frozenset(
     {"text", "messages", "completion", "response", "chosen", "rejected", "responses", "ranking", "label", "weight", "margin"}
 )  # columns that say what a row is for
 NO_GOLD = (
-    "watch.action: got stop_at_best_gold, and there is no gold to measure; allowed: where answers are sampled, with a reward that is marked "
-    "gold: true, eval.num_prompts above 0 and rows that are held out"
+    "watch.action: got stop_at_best_gold, and there is no gold to measure; allowed: where answers are sampled, with a reward that is "
+    "marked gold: true, eval.num_prompts above 0 and rows that are held out"
 )
 LEARNED = "learned"  # the path of a reward that is a reward model
 FIRST = 64  # rows that tell of what kind all are
