@@ -19,8 +19,9 @@ from ikusei.guard.workers import RewardSpec, RewardWorkers
 from ikusei.types import Group, Prompt, Response
 
 LIMIT_S, SIZE = 0.5, 8  # of one call; answers a group
-FATES = {  # what a response makes the reward do, and the status that it must get
-    "hang": "timeout", "raise": "error", "leave": "crashed", "segfault": "crashed", "bomb": "error", "nan": "not_finite", "text": "error",
+FATES = {  # what a response makes the reward do, and the statuses that it may get: a bomb may run into either limit
+    "hang": ("timeout",), "raise": ("error",), "leave": ("crashed",), "segfault": ("crashed",), "bomb": ("error", "timeout"),
+    "nan": ("not_finite",), "text": ("error",),
 }  # fmt: skip
 REWARD = """
 import ctypes, os, time
@@ -70,7 +71,7 @@ def as_it_should(text: str, response: Response, statuses: Counter[str]) -> bool:
     assert response.score is not None, "a result that was lost"
     part, (kind, _, number) = response.score.parts["marks"], text.partition(" ")
     statuses[f"{kind}: {part.status}"] += 1
-    return part.value == int(number) / 7 if kind == "fine" else (part.status, part.value, response.total) == (FATES[kind], None, None)
+    return part.value == int(number) / 7 if kind == "fine" else part.status in FATES[kind] and part.value is response.total is None
 
 
 if __name__ == "__main__":
