@@ -87,9 +87,9 @@ class Watching:
     def _measure(self, step: int, workers: RewardWorkers, shown: Display, stop: StopAsked) -> None:
         settings = replace(self.recipe.eval, num_samples=self.recipe.watch.gold_samples, shots=())
         prompts = few_shot.held_out(self.parts.eval_rows, settings.num_prompts, 0, settings.form)
-        found = evaluate(self.parts.policy.snapshot(), prompts, workers, settings, self.recipe.sampling, self.recipe.seed, stop).results
-        self.run.write_eval(GOLD, step, {"name": GOLD, "step": step, **found}, [])
-        shown.say(f"after step {step} the gold on held-out prompts is {figure(asdict(found['reward']))}")
+        found = evaluate(self.parts.policy.snapshot(), prompts, workers, settings, self.recipe.sampling, self.recipe.seed, stop)
+        self.run.write_eval(GOLD, step, {"name": GOLD, "step": step, **found.results}, found.rows)
+        shown.say(f"after step {step} the gold on held-out prompts is {figure(asdict(found.results['reward']))}")
 
     def _gold(self, step: int) -> float:
         measured = self.run.read_eval(GOLD, step)
