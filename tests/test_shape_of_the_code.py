@@ -58,8 +58,16 @@ SEES = {
     "cli_reward": {"reward_tools"},
     "talk": {"types", "text", "run", "models", "samplers"},
     "new": {"types", "tasks", "rewards"},
+    "reproduce": {
+        "types", "maths", "forest", "protocols", "algos", "text", "rewards", "tasks", "guard", "run", "models", "samplers", "backends",
+        "search", "loops", "recipe", "road", "lens", "talk",
+    },
+    "cli_reproduce": {"reproduce"},
     "cli_compare": {"run"},
-    "cli": {"types", "run", "recipe", "cli_compare", "cli_reward", "road", "stages", "outcome", "check", "talk", "new", "lens", "models"},
+    "cli": {
+        "types", "run", "recipe", "cli_compare", "cli_reproduce", "cli_reward", "road", "stages", "outcome", "check", "talk", "new", "lens",
+        "models",
+    },
     "__init__": {"types", "forest", "algos", "guard", "models", "backends", "road"},
 }  # fmt: skip
 STANDARD = sys.stdlib_module_names

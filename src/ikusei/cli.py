@@ -18,11 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ikusei.cli_compare import compare
+from ikusei.cli_reproduce import reproduce
 from ikusei.cli_reward import reward as reward_app
 
 app = App(name="ikusei", help="Raise a language model, from raw text to a model people want to use.", version="0.1.0")
 app.command(reward_app)
 app.command(compare)
+app.command(reproduce)
 out, err = Console(), Console(stderr=True)
 
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print plain JSON to the standard output.")]

@@ -24,8 +24,14 @@ from ikusei.run.statistics import Interval
 INK, GRID, BEFORE, AFTER, HEALTHY, LOST = "#000001", "#000002", "#000003", "#000004", "#000005", "#000006"
 VARIABLES = {INK: "--faint", GRID: "--grid", BEFORE: "--before", AFTER: "--after", HEALTHY: "--healthy", LOST: "--bad"}
 SIZE_INCHES = (4.8, 2.4)
-LIGHT = {"--card": "#ffffff", "--faint": "#6a7064", "--grid": "#e3e3da", "--after": "#2e7d4f"}  # as in report.html.j2
-DARK = {"--card": "#1e211b", "--faint": "#9aa192", "--grid": "#33372e", "--after": "#6cc890"}
+LIGHT = {  # as in page.html.j2
+    "--card": "#ffffff", "--faint": "#6a7064", "--grid": "#e3e3da", "--before": "#8b8fa3", "--after": "#2e7d4f", "--healthy": "#2e7d4f",
+    "--bad": "#b9471b",
+}  # fmt: skip
+DARK = {
+    "--card": "#1e211b", "--faint": "#9aa192", "--grid": "#33372e", "--before": "#8f95ad", "--after": "#6cc890", "--healthy": "#6cc890",
+    "--bad": "#ee8a5c",
+}  # fmt: skip
 NUM_BUCKETS = 400  # more than a chart has pixels to tell apart
 
 
@@ -233,20 +239,28 @@ def without_style(drawing: str) -> str:
 
 def svg(name: str, draw: Callable[[Axes], None]) -> str:
     """What `draw` draws, as an <svg> element without a size, a font and colours of its own. The same data give the same bytes."""
+    return panels(name, 1, lambda every: draw(every[0]))
+
+
+def panels(name: str, count: int, draw: Callable[[Sequence[Axes]], None]) -> str:
+    """The same of `count` drawings side by side."""
     text = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 9.5}):
-        figure = Figure(figsize=SIZE_INCHES, dpi=72)
+        figure = Figure(figsize=(SIZE_INCHES[0] * (1 if count == 1 else 0.8 * count), SIZE_INCHES[1]), dpi=72)
         FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        figure.subplots_adjust(left=0.12, right=0.98, top=0.92, bottom=0.22)  # the same for all, so that charts line up
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.spines["bottom"].set_color(GRID)
-        axes.tick_params(colors=INK, length=0)
-        axes.xaxis.label.set_color(INK)
-        axes.grid(axis="y", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.margins(x=0.02)
-        draw(axes)
+        every = [figure.add_subplot(1, count, place + 1) for place in range(count)]
+        # the same for all, so that charts line up
+        figure.subplots_adjust(left=0.12 / count**0.5, right=0.98, top=0.92 if count == 1 else 0.86, bottom=0.22, wspace=0.25)
+        for axes in every:
+            axes.spines[["top", "right", "left"]].set_visible(False)
+            axes.spines["bottom"].set_color(GRID)
+            axes.tick_params(colors=INK, length=0)
+            for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
+                label.set_color(INK)
+            axes.grid(axis="y", color=GRID, linewidth=0.8)
+            axes.set_axisbelow(True)
+            axes.margins(x=0.02)
+        draw(every)
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return page_style(text.getvalue())
 

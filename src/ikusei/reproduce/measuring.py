@@ -1,0 +1,72 @@
+"""What claims measure: answers of a model to held-out prompts, what a judge says of them, how likely another model holds them.
+
+Letters: P prompts, n answers to each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from ikusei.forest import plant
+from ikusei.loops.order import in_order
+from ikusei.protocols import Task
+from ikusei.talk import find_model, load_sampler
+from ikusei.text.chat import render
+from ikusei.types import Group, Prompt, Response, Sampling, Score
+
+Judge = Callable[..., Any]  # a reward function: (prompt, response, **columns) -> float
+TOKENS_PER_PART = 8192
+
+
+def answers(model: str | Path, prompts: Sequence[Prompt], num: int, sampling: Sampling, seed: int = 0) -> list[Group]:
+    """[P] groups of `num` answers, in the order of the prompts."""
+    return in_order(prompts, list(load_sampler(find_model(str(model))).sample(prompts, num, sampling, seed)))
+
+
+def held_out(model: str | Path, task: Task, count: int) -> list[Prompt]:
+    """The task's first test prompts, as the model's chat template renders them."""
+    tokenizer, rows = load_sampler(find_model(str(model))).tokenizer, task.num_rows("test")
+    return [render(tokenizer, task.row("test", index)) for index in range(count if rows is None else min(rows, count))]
+
+
+def judged(groups: Sequence[Group], judge: Judge) -> list[Group]:
+    """The same with the judge's word as each answer's total."""
+    return [replace(group, responses=tuple(_scored(group.prompt, each, judge) for each in group.responses)) for group in groups]
+
+
+def _scored(prompt: Prompt, response: Response, judge: Judge) -> Response:
+    return replace(response, score=Score(float(judge(prompt, response.text, **prompt.columns))))
+
+
+def mean_total(groups: Sequence[Group]) -> float:
+    return fmean(total for group in groups for total in group.totals)
+
+
+@torch.no_grad()
+def logps(model: str | Path, groups: Sequence[Group]) -> list[list[float]]:
+    """[P][n] log-probs of whole answers, in nats, under the model at temperature 1."""
+    causal = load_sampler(find_model(str(model))).causal
+    rows = iter(
+        [
+            logp
+            for part in plant([replace(group, tiers=None) for group in groups]).split(TOKENS_PER_PART)
+            for logp in part.sum_R(causal.outputs(part).logp_M).tolist()
+        ]
+    )
+    return [[next(rows) for _ in group.responses] for group in groups]
+
+
+def kl(groups: Sequence[Group], reference: str | Path) -> float:
+    """KL(model || reference) a response, in nats, from answers that the model wrote at temperature 1 with its whole distribution."""
+    theirs = logps(reference, groups)
+    gaps = [
+        math.fsum(r.logprobs or ()) - logp for g, row in zip(groups, theirs, strict=True) for r, logp in zip(g.responses, row, strict=True)
+    ]
+    return fmean(gaps)

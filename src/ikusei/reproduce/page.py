@@ -1,0 +1,69 @@
+"""docs/reproduced.md: a table of verdicts, and of each claim what it says, how it was tried, what each seed showed, and a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ikusei.reproduce import CLAIMS
+from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.running import SEEDS, load, results
+from ikusei.run.files import write_text
+from ikusei.run.plots import panels, standalone
+from ikusei.run.words import duration
+
+HEAD = """# The field's claims, tried again
+
+Made by `ikusei reproduce all --out docs` (`quick` for the short ones, a name for one). Each claim's experiment and criteria stand in
+`src/ikusei/reproduce/<name>.py`, and stood there before these seeds were run; setups were tried beforehand with another seed. A claim
+**held** where every criterion holds in each of three seeds, did **not hold** where some criterion holds in none, and is **undecided** at
+this scale otherwise. Models are tiny and tasks simple: this says what these methods do here, and not what they do everywhere.
+"""
+
+
+def write(folder: Path, docs: Path) -> Path:
+    """The page and its figures, of what has been measured in `folder`. Returns the page's path."""
+    measured = {name: results(folder, name) for name in CLAIMS}
+    whole = {name: rows for name, rows in measured.items() if len(rows) == len(SEEDS)}
+    pictures = docs / "reproduced"
+    pictures.mkdir(parents=True, exist_ok=True)
+    for name, rows in whole.items():
+        write_text(pictures / f"{name}.svg", picture(name, load(name), [row["found"] for row in rows]))
+    told = [HEAD, *table(whole), *(line for name, rows in whole.items() for line in section(name, load(name), rows))]
+    missing = [name for name in CLAIMS if name not in whole]
+    if missing:
+        told.append(f"\nNot measured yet: {', '.join(missing)}.")
+    write_text(docs / "reproduced.md", "\n".join(told) + "\n")
+    return docs / "reproduced.md"
+
+
+def picture(name: str, claim: Claim, found: Sequence[Found]) -> str:
+    """The claim's figure as a file of its own."""
+    return standalone(panels(name, claim.panels, lambda axes: claim.draw(axes, found)))
+
+
+def table(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
+    yield "| claim | verdict | a seed took |"
+    yield "|---|---|---|"
+    for name, rows in measured.items():
+        claim = load(name)
+        verdict = claim.verdict([row["found"] for row in rows])
+        seconds = sum(row["seconds"] for row in rows) / len(rows)
+        yield f"| [{name}](#{name}): {claim.says} | **{verdict}** | {duration(seconds)} |"
+
+
+def section(name: str, claim: Claim, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    found = [row["found"] for row in rows]
+    yield f"\n## {name}\n"
+    yield f"{claim.says} ({claim.source})\n\n{claim.setup} Verdict: **{claim.verdict(found)}**.\n"
+    yield "| criterion | " + " | ".join(f"seed {row['seed']}" for row in rows) + " |"
+    yield "|---" * (len(rows) + 1) + "|"
+    for criterion in claim.criteria:
+        yield f"| {criterion.says} | {' | '.join(shown(criterion, each) for each in found)} |"
+    yield f"\n![{name}](reproduced/{name}.svg)"
+
+
+def shown(criterion: Criterion, found: Found) -> str:
+    """The figures, and whether they are as they must be."""
+    return f"{criterion.shows(found)} {'✓' if criterion.holds(found) else '✗'}"

@@ -1,0 +1,97 @@
+"""Carries out claims, seed by seed, in processes of their own: two at once with one thread each, which on two cores is faster than one
+after the other with two. What a seed has found is kept, so that whatever stops this, the same command goes on.
+
+    FOLDER/<claim>/seed-<n>/       its runs and measurements; found.json is written last
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ikusei.reproduce import CLAIMS
+from ikusei.reproduce.claim import Claim
+from ikusei.reproduce.lab import Lab
+from ikusei.run.files import read_json, write_json
+from ikusei.run.provenance import provenance
+
+SEEDS = (0, 1, 2)
+AT_ONCE = 2
+ONE = "import sys; from ikusei.reproduce.running import measure; measure(sys.argv[1], int(sys.argv[2]), sys.argv[3])"
+
+
+@dataclass(frozen=True)
+class Done:
+    """One seed of a claim: what it found, or, where it failed, why."""
+
+    name: str
+    seed: int
+    seconds: float
+    problem: str | None = None
+
+
+def load(name: str) -> Claim:
+    """Raises ValueError for a name that is none."""
+    if name not in CLAIMS:
+        raise ValueError(f"reproduce: no claim {name!r}; allowed: all, quick, {', '.join(CLAIMS)}")
+    return importlib.import_module(f"ikusei.reproduce.{name}").CLAIM
+
+
+def chosen(names: Sequence[str]) -> list[str]:
+    """The claims that are meant by names, `all` and `quick`, in the order of the list."""
+    wanted = {each for name in names for each in (CLAIMS if name == "all" else _quick() if name == "quick" else (name,))}
+    for name in wanted:
+        load(name)
+    return [name for name in CLAIMS if name in wanted]
+
+
+def _quick() -> list[str]:
+    return [name for name in CLAIMS if load(name).quick]
+
+
+def carry_out(names: Sequence[str], folder: Path, seeds: Sequence[int] = SEEDS) -> Iterator[Done]:
+    """Every seed of every claim that has not been measured, as they end. One that fails leaves the others alone."""
+    jobs = [(name, seed) for name in names for seed in seeds if not _place(folder, name, seed).exists()]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for job in as_completed([pool.submit(_in_a_process, name, seed, folder) for name, seed in jobs]):
+            yield job.result()
+
+
+def _in_a_process(name: str, seed: int, folder: Path) -> Done:
+    began = time.monotonic()
+    log = folder / name / f"seed-{seed}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with log.open("a", encoding="utf-8") as out:
+        code = subprocess.run(
+            [sys.executable, "-c", ONE, name, str(seed), str(folder)], stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment
+        )
+    why = log.read_text("utf-8").strip().splitlines()[-1:] if code.returncode else []
+    return Done(name, seed, time.monotonic() - began, f"{' '.join(why)} (read {log})" if code.returncode else None)
+
+
+def measure(name: str, seed: int, folder: str | Path) -> None:
+    """One seed, here and now."""
+    began = time.monotonic()
+    place = _place(Path(folder), name, seed)
+    found = load(name).measure(Lab(place.parent, seed))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_json(place, {"found": found, "seconds": time.monotonic() - began, **provenance()})
+
+
+def results(folder: Path, name: str, seeds: Sequence[int] = SEEDS) -> list[dict[str, Any]]:
+    """What found.json says, of each seed that has been measured."""
+    places = [_place(folder, name, seed) for seed in seeds]
+    return [{"seed": seed, **read_json(place)} for seed, place in zip(seeds, places, strict=True) if place.exists()]
+
+
+def _place(folder: Path, name: str, seed: int) -> Path:
+    return folder / name / f"seed-{seed}" / "found.json"
