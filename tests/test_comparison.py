@@ -8,12 +8,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ikusei.cli import app
 from ikusei.run.comparison import Experiment, compare, crossing, differing, paired, read_experiment
 from ikusei.run.folder import Run
-from ikusei.run.statistics import pass_at_k
+from ikusei.run.statistics import mean_interval, pass_at_k
 
 HOW: dict[str, Any] = {"sampling.temperature": 1.0, "eval.num_samples": 4, "the chat template": "{{ a }}"}
 
@@ -42,11 +43,25 @@ def test_by_hand() -> None:
 
 
 def test_pairing_takes_out_what_is_hard_for_both() -> None:
-    """Prompts of all difficulties, one model 0.05 better on each: the paired interval is far from 0, where that of each alone is wide."""
+    """Prompts of all difficulties, one model 0.1 better on each: the paired interval lies above 0, where those of each alone overlap."""
     chance = random.Random(0)
     hard = {str(n): chance.random() * 0.9 for n in range(64)}
-    gain = paired({prompt: p + 0.05 + chance.gauss(0, 0.02) for prompt, p in hard.items()}, hard)
-    assert 0.035 < gain.low < 0.05 < gain.high < 0.06
+    better = {prompt: p + 0.1 + chance.gauss(0, 0.02) for prompt, p in hard.items()}
+    gain, alone = paired(better, hard), [mean_interval(list(each.values())) for each in (hard, better)]
+    assert 0.04 < gain.low < 0.1 < gain.high < 0.16 and alone[0].high > alone[1].value > alone[0].value > alone[1].low
+
+
+@pytest.mark.parametrize(("share", "gain"), [(0.05, 1.0), (0.03, 0.8), (1.0, 0.05), (0.5, 0.3)])
+def test_the_interval_of_a_difference_covers(share: float, gain: float) -> None:
+    """Also where few prompts make the whole gain, which most samples of 64 prompts show two or three times, and some not at all."""
+    rng, held = np.random.default_rng(3), 0
+    for _ in range(300):
+        base = rng.binomial(16, rng.uniform(0, 1 - gain, 64)) / 16
+        drawn = {str(n): value for n, value in enumerate(base)}
+        better = {str(n): value + gain * (rng.random() < share) for n, value in enumerate(base)}
+        found = paired(better, drawn)
+        held += found.low <= share * gain <= found.high
+    assert held / 300 >= 0.93
 
 
 def test_no_difference_is_not_certain() -> None:

@@ -128,7 +128,7 @@ def test_it_says_what_was_gained_with_intervals(whole_run: Run, page: tuple[str,
     before, after = (mean_interval(list(shares)) for shares in (shares_right(whole_run, name) for name in ("before@0", "after@30")))
     assert f"right at the first try {100 * before.value:.0f}% → {100 * after.value:.0f}%" in text
     assert f"{100 * before.low:.0f}–{100 * before.high:.0f}% and {100 * after.low:.0f}–{100 * after.high:.0f}%" in text
-    assert "right more often than before: the two intervals lie apart" in text
+    assert "right more often than before: +67 points (95% interval" in text and "prompt by prompt" in text
     assert "empty thoughts 75% → 12%" in text
     for k in (1, 2, 4, 8):
         assert f"pass@{k} " in text
@@ -146,7 +146,7 @@ def test_it_shows_how_it_came_about_what_it_cost_and_what_went_wrong(page: tuple
     source, text = page
     titles = ("Reward", "Length of thoughts, characters", "Empty thoughts", "Answers cut off at the limit", "Groups that teach nothing")
     assert all(f"<h3>{title}</h3>" in source for title in titles) and "<h3>Loss</h3>" not in source
-    assert source.count("<svg") == source.count("<figure") == 10
+    assert source.count("<svg") == source.count("<figure") == 11
     assert "ゆっくり <b>" in text and "(an empty thought)" in text and "ねこ &" in text
     assert "sampling 3.0 s" in text and "training 6.0 s" in text and "evaluation 6.0 s" in text
     assert "30,000 tokens sampled" in text and "24,000 tokens trained on" in text and "512 MB" in text
@@ -169,7 +169,7 @@ def test_a_narrowed_model_is_called_so(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     evaluate(run, "before", 0, 0.5, 0.5)
     evaluate(run, "after", 30, 0.05, 0.5)
-    assert "what the model can reach has become narrower" in report(run)[1]
+    assert "what the trained model can reach is narrower" in report(run)[1]
 
 
 def test_a_run_that_failed_midway(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_a_proxy_that_rises_alone_is_named(tmp_path: Path) -> None:
     specs = [{"name": "learned", "path": "learned", "gold": False}, {"name": "judge", "path": "judge", "gold": True}]
     run = Run.create(tmp_path, "tiny", "", {"name": "tiny", "rewards": specs}, {})
     for name, step, learned in (("before", 0, 0.1), ("after", 9, 0.9)):
-        rows = [{"prompt_id": "p", "prompt": "p", "answer": None, "response": "r", "correct": False}]
+        rows = [{"prompt_id": "p", "prompt": "p", "answer": None, "response": "r", "correct": False, "num_tokens": 1}]
         figures = {"pass@1": interval(0.4, 0.1), "reward": interval(0.4, 0.1), "rewards/judge": interval(0.4, 0.1)}
         about = {"name": name, "step": step, "num_prompts": 1, "num_samples": 1}
         run.write_eval(name, step, {**about, **figures, "rewards/learned": interval(learned, 0.05)}, rows)

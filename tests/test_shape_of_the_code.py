@@ -37,7 +37,7 @@ SEES = {
     "samplers": {"types", "forest", "models", "text"},
     "backends": {"forest", "protocols", "models", "samplers"},
     "search": {"types", "text.answer"},
-    "loops": {"types", "forest", "protocols", "text", "guard", "run", "samplers.draw"},
+    "loops": {"types", "forest", "protocols", "text", "guard", "run", "search", "samplers.draw"},
     "recipe_reader": set(),
     "recipe": {"types", "protocols", "algos", "tasks", "rewards", "guard", "models", "backends", "loops", "recipe_reader"},
     "parts": {"types", "protocols", "tasks", "guard", "models", "backends", "loops", "recipe"},
@@ -63,7 +63,7 @@ SEES = {
         "search", "loops", "recipe", "road", "lens", "talk",
     },
     "cli_reproduce": {"reproduce"},
-    "cli_compare": {"run"},
+    "cli_compare": {"run", "check", "outcome"},
     "cli": {
         "types", "run", "recipe", "cli_compare", "cli_reproduce", "cli_reward", "road", "stages", "outcome", "check", "talk", "new", "lens",
         "models",

@@ -26,7 +26,9 @@ from ikusei.loops.readiness import Verdict, readiness, verdict
 from ikusei.loops.supervised import SupervisedSettings
 from ikusei.parts import Parts, build
 from ikusei.recipe import Recipe, read_recipe
+from ikusei.run.evaluated import write_evaluation
 from ikusei.run.files import plain
+from ikusei.run.story import evaluation
 from ikusei.stages import Stage, is_road, prove, read_stages
 from ikusei.talk import find_model
 from ikusei.text.answer import split_thought
@@ -117,8 +119,9 @@ def check(recipe: Recipe) -> Check:
     return Check(facts, [problem] if problem else [], warnings, answers, _tokens(parts, groups[0]), forecast)
 
 
-def measure(recipe: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """The evaluation that a run makes before training, of the recipe's model as it is. A run folder stands for what it raised."""
+def measure(recipe: Path, overrides: Sequence[str], page: Path | None = None) -> dict[str, Any]:
+    """The evaluation that a run makes before training, of the recipe's model as it is. A run folder stands for what it raised. Into `page`,
+    where it is given, goes an HTML file with charts."""
     if is_road(recipe):
         raise ValueError(f"{recipe}: a recipe of stages; eval measures one model: give a recipe of one stage, with model=runs/<this run>")
     read = read_recipe(recipe, overrides)
@@ -126,8 +129,10 @@ def measure(recipe: Path, overrides: Sequence[str]) -> dict[str, Any]:
     if not parts.rewards or read.eval.num_prompts == 0:
         raise ValueError(f"{recipe}: nothing to measure: {len(parts.rewards)} rewards, eval.num_prompts {read.eval.num_prompts}; give both")
     with parts.workers() as workers:
-        found = evaluate_with_shots(parts.policy.snapshot(), parts.eval_rows, workers, read.eval, read.sampling, read.seed).results
-    return plain(found)
+        found = evaluate_with_shots(parts.policy.snapshot(), parts.eval_rows, workers, read.eval, read.sampling, read.seed)
+    if page is not None:
+        write_evaluation(evaluation(str(read.model), 0, plain(found.results), found.rows), str(read.model), page)
+    return plain(found.results)
 
 
 def show(found: Check, console: Console) -> None:

@@ -17,13 +17,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ikusei.cli_compare import compare
+from ikusei.cli_compare import compare, evaluate
 from ikusei.cli_reproduce import reproduce
 from ikusei.cli_reward import reward as reward_app
 
 app = App(name="ikusei", help="Raise a language model, from raw text to a model people want to use.", version="0.1.0")
 app.command(reward_app)
 app.command(compare)
+app.command(evaluate, name="eval")
 app.command(reproduce)
 out, err = Console(), Console(stderr=True)
 
@@ -89,24 +90,6 @@ def check(recipe: Path, *overrides: str, write: Path | None = None, as_json: AsJ
     else:
         checking.show(found, out)
     return 0 if found.ready else 2
-
-
-@app.command
-def eval(recipe: Path, *overrides: str, as_json: AsJson = False) -> int:
-    """Measure the recipe's model on its held-out prompts; `model=runs/<run>` measures what a run has raised."""
-    from ikusei import check as checking
-    from ikusei import outcome as telling
-
-    results = checking.measure(recipe, overrides)
-    if as_json:
-        print(json.dumps(results))
-        return 0
-    table = Table("", "value (95 % interval)", box=None, padding=(0, 2))
-    for name, value in results.items():
-        number = f"{value:.4g}" if isinstance(value, float) else str(value)
-        table.add_row(name, telling.figure(value) if isinstance(value, dict) else number)
-    out.print(table)
-    return 0
 
 
 @app.command

@@ -1,4 +1,4 @@
-"""The command `ikusei compare`: thin, as cli.py is."""
+"""The commands `ikusei eval` and `ikusei compare`: thin, as cli.py is."""
 
 from __future__ import annotations
 
@@ -13,8 +13,31 @@ from rich.table import Table
 
 out = Console()
 
+AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print plain JSON.")]
+Page = Annotated[Path | None, Parameter(name="--out", help="Write the figures and their charts into this HTML file too.")]
 
-def compare(*models: str, as_json: Annotated[bool, Parameter(name="--json", negative=(), help="Print plain JSON.")] = False) -> int:
+
+def evaluate(recipe: Path, *overrides: str, page: Page = None, as_json: AsJson = False) -> int:
+    """Measure the recipe's model on its held-out prompts; `model=runs/<run>` measures what a run has raised."""
+    from ikusei import check, outcome  # torch
+
+    results = check.measure(recipe, overrides, page)
+    if as_json:
+        print(json.dumps(results))
+        return 0
+    table = Table("", "value (95 % interval)", box=None, padding=(0, 2))
+    for name, value in results.items():
+        number = f"{value:.4g}" if isinstance(value, float) else str(value)
+        table.add_row(name, outcome.figure(value) if isinstance(value, dict) else number)
+    out.print(table)
+    return 0
+
+
+def compare(
+    *models: str,
+    page: Page = None,
+    as_json: AsJson = False,
+) -> int:
     """What one model gains over another on the same held-out prompts: differences paired by prompt, with 95 % intervals.
 
     Parameters
@@ -28,7 +51,12 @@ def compare(*models: str, as_json: Annotated[bool, Parameter(name="--json", nega
     if len(models) not in (1, 2):
         raise ValueError(f"compare: got {len(models)} models; allowed: two, or one run; for example ikusei compare runs/a runs/b")
     one, other = models[0], models[1] if len(models) == 2 else f"{models[0]}:before"
-    found = comparison.compare(*(comparison.read_experiment(name, *places(name)) for name in (one, other)))
+    first, second = (comparison.read_experiment(name, *places(name)) for name in (one, other))
+    found = comparison.compare(first, second)
+    if page is not None:
+        from ikusei.run.evaluated import write_comparison  # matplotlib
+
+        write_comparison(found, first, second, page)
     if as_json:
         print(json.dumps(asdict(found), ensure_ascii=False))
         return 0

@@ -85,7 +85,7 @@ class Watching:
         return self._gold(step) > (-math.inf if self.best is None else self._gold(self.best))
 
     def _measure(self, step: int, workers: RewardWorkers, shown: Display, stop: StopAsked) -> None:
-        settings = replace(self.recipe.eval, num_samples=self.recipe.watch.gold_samples, shots=())
+        settings = replace(self.recipe.eval, num_samples=self.recipe.watch.gold_samples, shots=(), greedy=False)
         prompts = few_shot.held_out(self.parts.eval_rows, settings.num_prompts, 0, settings.form)
         found = evaluate(self.parts.policy.snapshot(), prompts, workers, settings, self.recipe.sampling, self.recipe.seed, stop)
         self.run.write_eval(GOLD, step, {"name": GOLD, "step": step, **found.results}, found.rows)

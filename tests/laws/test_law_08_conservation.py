@@ -93,10 +93,12 @@ def test_tokens(steps: list[tuple[Row, list[Row]]]) -> None:
 
 def test_evaluations(run: Path) -> None:
     for name, (results, rows) in tiny_runs.evaluations(run).items():
-        samples = 2 if name.startswith("gold") else 5
-        assert len(rows) == results["num_prompts"] * results["num_samples"] == 3 * samples
+        gold = name.startswith("gold")
+        samples, greedy = ([row for row in rows if row["greedy"] is which] for which in (False, True))
+        assert len(samples) == results["num_prompts"] * results["num_samples"] == 3 * (2 if gold else 5)
+        assert [row["prompt_id"] for row in greedy] == ([] if gold else list(dict.fromkeys(row["prompt_id"] for row in samples)))
         assert results["tokens"] == sum(row["num_tokens"] for row in rows)
-        assert results["failed"] == sum(row["total"] is None for row in rows) / len(rows)
+        assert results["failed"] == sum(row["total"] is None for row in samples) / len(samples)
 
 
 @pytest.mark.parametrize("name", ["qwen3", "lfm2 convolution"])

@@ -15,6 +15,7 @@ from random import Random
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.data import Rows
 from ikusei.loops.evaluate import EvalSettings, Evaluation, evaluate
+from ikusei.loops.guessing import by_guessing
 from ikusei.loops.steps import StopAsked
 from ikusei.protocols import Sampler
 from ikusei.text.chat import render
@@ -54,8 +55,8 @@ def evaluate_with_shots(
     seed: int,
     stop: StopAsked | None = None,
 ) -> Evaluation:
-    """`evaluate` without examples, and then with each number of `settings.shots`: `3-shot/pass@1` and `3-shot/reward`, say. Raises
-    ValueError where no row is held out."""
+    """`evaluate` without examples, with what guessing would reach, and then with each number of `settings.shots`: `3-shot/pass@1` and
+    `3-shot/reward`, say. Raises ValueError where no row is held out."""
     prompts = [held_out(rows, settings.num_prompts, shots, settings.form) for shots in (0, *settings.shots)]
     if not prompts[0]:
         raise ValueError("eval: the task holds no row out; give it more rows or a larger test_share, or set eval.num_prompts: 0")
@@ -65,7 +66,8 @@ def evaluate_with_shots(
         for shots, few in zip(settings.shots, rest, strict=True)
         for name in ("pass@1", "reward")
     ]
-    return Evaluation({**zero.results, **dict(told)}, zero.rows)
+    ks = [int(key.removeprefix("pass@")) for key in zero.results if key.startswith("pass@")]
+    return Evaluation({**zero.results, **by_guessing(rows.task, prompts[0], ks), **dict(told)}, zero.rows)
 
 
 def examples(rows: Rows, index: int, shots: int) -> list[Example]:

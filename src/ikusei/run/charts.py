@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ikusei.run import plots
 from ikusei.run.health import FOR_LARGE_MODELS, HEALTHY
+from ikusei.run.measured import Picture
 from ikusei.run.statistics import mean_interval
 from ikusei.run.story import Evaluation, Story
 from ikusei.run.words import compare, digits
@@ -120,12 +121,15 @@ def falling(story: Story) -> str:
     return "of whole answers; nearer to 0 is likelier"
 
 
-def calibration(before: Evaluation | None, after: Evaluation | None) -> str | None:
-    """The chart of a reward model's certainty, None where it was not measured."""
+def calibration(before: Evaluation | None, after: Evaluation | None) -> Picture | None:
+    """A reward model's certainty, None where it was not measured."""
     made = {"before": before, "after": after}
     tables = {
         label: [(row["stated"], row["right"]) for row in each.results["calibration"]]
         for label, each in made.items()
         if each and each.results.get("calibration")
     }
-    return plots.calibration(tables) if "after" in tables else None
+    if "after" not in tables:
+        return None
+    note = "up: how often its order of a pair was right; each point a fifth of the pairs. On the dashed line it is as right as it is sure, "
+    return Picture("As right as it is sure? (calibration)", plots.calibration(tables), note + "below it too sure")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ikusei.run.statistics import Interval
 from ikusei.run.story import Evaluation
@@ -60,6 +60,12 @@ OF_ROWS = {
     "loss": Figure("loss", "of the algorithm on rows that it does not learn from; lower is better"),
     "entropy": Figure("entropy", "nats a token"),
 }
+OF_CHOOSING = {  # of k answers one is given; the tables have the largest k
+    "maj": Figure("maj@{k}", "the answer that most of {k} give", share=True),
+    "bon": Figure("bon@{k}", "of {k} the one that earns most by what is trained on", share=True),
+    "guess": Figure("guess@{k}", "one of {k} answers of other questions, without reading this one", share=True),
+}
+SAMPLED = ("pass@", "best_of", "maj@", "bon@", "guess@", "commonest@", "greedy")  # what begins so is of sampled answers
 SAID_ELSEWHERE = ("mean_reward",)  # the mean reward, once more; the best of k answers tells little more than pass@k
 
 
@@ -68,7 +74,10 @@ def table_of_answers(before: Evaluation | None, after: Evaluation | None) -> lis
     made = [each for each in (before, after) if each]
     ks = dict.fromkeys(key for each in made for key in each.intervals if key.startswith("pass@"))
     rewards = dict.fromkeys(key for each in made for key in each.reward_parts)
-    figures = {key: Figure(key, share=True) for key in ks}
+    figures = {key: Figure(key, share=True) for key in ks} | {"greedy": Figure("the likeliest answer", "token by token", share=True)}
+    for name, figure in OF_CHOOSING.items():
+        most = max((k for each in made for k in each.curve(name)), default=0)
+        figures[f"{name}@{most}"] = replace(figure, label=figure.label.format(k=most), told=figure.told.format(k=most))
     figures |= {"reward": OF_ANSWERS["reward"], **{key: Figure(f"reward {key.removeprefix('rewards/')}") for key in rewards}}
     return list(rows(figures | OF_ANSWERS, before, after)) if any(each.sampled for each in made) else []
 
@@ -77,7 +86,7 @@ def table_of_rows(before: Evaluation | None, after: Evaluation | None) -> list[R
     """What was measured on rows of data that are held out, the user's own metrics included."""
     made = [each for each in (before, after) if each]
     answers = [*OF_ANSWERS, *SAID_ELSEWHERE, *(key for each in made for key in each.reward_parts)]
-    own = [key for each in made for key in each.intervals if key not in answers and not key.startswith(("pass@", "best_of"))]
+    own = [key for each in made for key in each.intervals if key not in answers and not key.startswith(SAMPLED)]
     return list(rows(OF_ROWS | {key: Figure(key) for key in own if key not in OF_ROWS}, before, after))
 
 

@@ -10,10 +10,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ikusei.run import collected
+from ikusei.run import collected, comparison
+from ikusei.run.comparison import Comparison
 from ikusei.run.statistics import Interval
 from ikusei.run.story import Evaluation, Story
-from ikusei.run.words import compare, digits, estimate, percent, plural, span
+from ikusei.run.words import above_or_below, compare, digits, estimate, gained, percent, plural, span
 
 NUM_ENDS = 5  # steps averaged at either end where no evaluation says what was gained
 GUESSING = Interval(0.5, 0.5, 0.5)
@@ -130,24 +131,36 @@ def words(story: Story) -> Iterator[str]:
 
 
 def on_answers(story: Story) -> Iterator[str]:
-    before, after = story.before, story.after
-    ks = shared(before, after)
-    if not (before and after and ks):
+    """Prompt by prompt: what is hard for both models does not blur the difference."""
+    before, after, found = story.before, story.after, comparison.of_run(story)
+    if not (before and after and found):
         return
-    most, gain = ks[-1], compare(before.pass_at[ks[0]], after.pass_at[ks[0]])
+    gain, most = found.gains[1], found.most
     yield {
-        "higher": "The model answers held-out questions right more often than before: the two intervals lie apart.",
-        "lower": "The model answers held-out questions right less often than before: the two intervals lie apart.",
-        "same": "The two intervals overlap: from these questions no gain can be claimed.",
-    }[gain]
-    if most > ks[0]:
-        likelier = ": right answers have become likelier, few or none are new" if gain == "higher" else ""
-        yield {
-            "higher": f"It also finds right answers that the base did not find in {most} tries.",
-            "lower": f"In {most} tries the base found right answers to more questions: what the model can reach has become narrower.",
-            "same": f"In {most} tries the base already found about as many{likelier}.",
-        }[compare(before.pass_at[most], after.pass_at[most])]
+        "higher": f"The model answers held-out questions right more often than before: {gained(gain)}, prompt by prompt.",
+        "lower": f"The model answers held-out questions right less often than before: {gained(gain)}, prompt by prompt.",
+        "same": f"From these questions no gain can be claimed: {gained(gain)}, prompt by prompt.",
+    }[above_or_below(gain)]
+    if most > 1:
+        yield from within_reach(found, most)
     yield from on_the_proxy(story, before, after)
+
+
+def within_reach(found: Comparison, most: int, one: str = "the trained model", other: str = "the base") -> Iterator[str]:
+    """What many tries reach, who alone reaches it, and where the curves meet."""
+    likelier = ": right answers have become likelier, few or none are new" if above_or_below(found.gains[1]) == "higher" else ""
+    yield {
+        "higher": f"In {most} tries {one} also finds right answers that {other} did not find.",
+        "lower": f"In {most} tries {other} found right answers to more questions: what {one} can reach is narrower.",
+        "same": f"In {most} tries {other} found about as many{likelier}.",
+    }[above_or_below(found.gains[most])]
+    total = found.both + found.neither + len(found.only_one) + len(found.only_other)
+    yield (
+        f"Of {plural(total, 'question')} {found.both} were solved by both, {len(found.only_one)} only by {one}, "
+        f"{len(found.only_other)} only by {other}, {found.neither} by neither."
+    )
+    if found.crossing is not None:
+        yield f"The curves meet at k = {found.crossing:.1f}: with more tries than that {other} reaches as far."
 
 
 def on_the_proxy(story: Story, before: Evaluation, after: Evaluation) -> Iterator[str]:

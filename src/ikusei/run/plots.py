@@ -126,26 +126,6 @@ def shade(axes: Axes, healthy: Range, first_step: int, last_step: int) -> None:
         axes.fill_between([start, last_step], low, high, color=HEALTHY, alpha=0.12, linewidth=0, zorder=0)
 
 
-def pass_at_k(tables: Mapping[str, Mapping[int, Interval]]) -> str:
-    """pass@k over k (doubling) of each table ("before", "after"), its intervals as a band, as SVG."""
-
-    def draw(axes: Axes) -> None:
-        for (label, table), colour in zip(tables.items(), (BEFORE, AFTER), strict=True):
-            ks = sorted(table)
-            axes.fill_between(ks, [table[k].low for k in ks], [table[k].high for k in ks], color=colour, alpha=0.16, linewidth=0)
-            axes.plot(ks, [table[k].value for k in ks], color=colour, linewidth=1.6, marker="o", markersize=3.5, label=label)
-        axes.set_xscale("log", base=2)
-        ks = sorted({k for table in tables.values() for k in table})
-        axes.set_xticks(ks, [str(k) for k in ks])
-        axes.minorticks_off()
-        axes.set_ylim(0, 1.03)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.set_xlabel("tries k")
-        axes.legend(loc="lower right", frameon=False, labelcolor=INK)
-
-    return svg("pass_at_k", draw)
-
-
 def calibration(tables: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     """How often the order that a reward model states came true (up) over the chance that it states, before and after, as SVG."""
 

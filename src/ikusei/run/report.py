@@ -12,11 +12,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ikusei.run import collected, files, gains, plots
+from ikusei.run import collected, files, gains
 from ikusei.run.charts import calibration, charts
 from ikusei.run.figures import table_of_answers, table_of_rows
+from ikusei.run.measured import Picture, measured, pictures
 from ikusei.run.questions import RULE, side_by_side
-from ikusei.run.story import Story, read_story
+from ikusei.run.story import Evaluation, Story, read_story
 from ikusei.run.words import duration, plural
 
 ANSWERS, ROWS = "Its answers to held-out prompts, before and after", "On held-out rows, before and after"
@@ -38,7 +39,6 @@ def write_report(run_folder: Path) -> Path:
     """
     story = read_story(run_folder)
     before, after = story.before, story.after
-    both = {"before": before.pass_at, "after": after.pass_at} if before and after and gains.shared(before, after) else None
     page = render(
         "report.html.j2",
         **heading(story, run_folder),
@@ -48,8 +48,7 @@ def write_report(run_folder: Path) -> Path:
         nothing_drawn="No step was recorded.",
         tables={ANSWERS: table_of_answers(before, after), ROWS: table_of_rows(before, after)},
         measured_on=measured_on(story),
-        pass_chart=plots.pass_at_k(both) if both else None,
-        calibration=calibration(before, after),
+        pictures=list(pictured(before, after)),
         examples=collected.examples(story),
         rule=collected.RULE if story.collects else RULE,
         questions=side_by_side(before.samples, after.samples) if before and after else [],
@@ -62,6 +61,16 @@ def write_report(run_folder: Path) -> Path:
     )
     files.write_text(run_folder / "report.html", page)
     return run_folder / "report.html"
+
+
+def pictured(before: Evaluation | None, after: Evaluation | None) -> Iterator[Picture]:
+    """What the evaluations look like: a reward model's certainty, and the answers of a language model."""
+    certainty = calibration(before, after)
+    if certainty is not None:
+        yield certainty
+    if after and after.pass_at:
+        both = [before, after] if before and gains.shared(before, after) else [after]
+        yield from pictures([measured(made.name, made) for made in both])
 
 
 def heading(story: Story, run_folder: Path) -> dict[str, Any]:

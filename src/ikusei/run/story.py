@@ -26,6 +26,7 @@ class Evaluation:
     step: int
     results: dict[str, Any]
     samples: list[dict[str, Any]]
+    greedy: list[dict[str, Any]]  # the likeliest answer to each prompt
 
     @property
     def intervals(self) -> dict[str, Interval]:
@@ -57,7 +58,11 @@ class Evaluation:
 
     @property
     def pass_at(self) -> dict[int, Interval]:
-        return {int(key.removeprefix("pass@")): value for key, value in self.intervals.items() if key.startswith("pass@")}
+        return self.curve("pass")
+
+    def curve(self, name: str) -> dict[int, Interval]:
+        """By k: what was measured as NAME@k."""
+        return {int(key.removeprefix(f"{name}@")): value for key, value in self.intervals.items() if key.startswith(f"{name}@")}
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,13 @@ def read_story(run_folder: Path) -> Story:
 
 def read_evaluation(folder: Path) -> Evaluation:
     name, _, step = folder.name.rpartition("@")
-    return Evaluation(name, int(step), read_json(folder / "results.json"), read_table(folder / "samples.parquet"))
+    return evaluation(name, int(step), read_json(folder / "results.json"), read_table(folder / "samples.parquet"))
+
+
+def evaluation(name: str, step: int, results: dict[str, Any], rows: list[dict[str, Any]]) -> Evaluation:
+    """The rows of samples.parquet told apart: those that were sampled, and the likeliest."""
+    sampled, greedy = ([row for row in rows if bool(row.get("greedy")) is which] for which in (False, True))
+    return Evaluation(name, step, results, sampled, greedy)
 
 
 def with_no_signal(row: dict[str, Any]) -> dict[str, Any]:

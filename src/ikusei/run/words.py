@@ -49,6 +49,18 @@ def estimate(interval: Interval | None, share: bool) -> str:
     return f"{value} ({span(interval, share)})"
 
 
+def gained(difference: Interval, share: bool = True) -> str:
+    """A difference with its interval: of shares in points."""
+    scale, unit = (100, " points") if share else (1, "")
+    told = [f"{scale * x:+.{0 if share else 1}f}".replace("-", "−") for x in (difference.value, difference.low, difference.high)]
+    return f"{told[0]}{unit} (95% interval {told[1]} to {told[2]})"
+
+
+def above_or_below(difference: Interval) -> Comparison:
+    """What may be said of a difference: that it is one only where its interval leaves out 0."""
+    return "higher" if difference.low > 0 else "lower" if difference.high < 0 else "same"
+
+
 def change(old: float | None, new: float | None, share: bool) -> str:
     if old is None or new is None:
         return "–"
