@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,8 +118,10 @@ def judgement(response: Response, gold: Sequence[str]) -> float | None:
 
 
 def rows_of(group: Group, values: Sequence[float | None], settings: EvalSettings) -> list[dict[str, Any]]:
-    """One row a sample for samples.parquet."""
+    """One row a sample for samples.parquet, with what another judge needs to judge it again."""
     answer = group.prompt.columns.get("answer")
+    columns = json.dumps(dict(group.prompt.columns), ensure_ascii=False, default=str)
+    asked = json.dumps(group.prompt.asked, ensure_ascii=False)
     return [
         {
             "prompt_id": group.prompt.id,
@@ -128,6 +131,9 @@ def rows_of(group: Group, values: Sequence[float | None], settings: EvalSettings
             "total": value,
             "correct": value is not None and settings.passes(value),
             "num_tokens": len(response.tokens),
+            "columns": columns,
+            "asked": asked,
+            "stop": response.stop,
         }
         for response, value in zip(group.responses, values, strict=True)
     ]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -40,6 +40,7 @@ class Experiment:
     tokens: Mapping[str, float]  # the mean over its samples
     asked: Mapping[str, str]  # what the prompt says
     how: Mapping[str, Any]  # how it was measured
+    answers: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)  # the samples as they are stored
 
     @property
     def samples(self) -> int:
@@ -68,6 +69,13 @@ class Comparison:
     crossing: float | None
 
 
+def read_named(name: str) -> Experiment:
+    """A model as a command names it: a run folder, or several with commas between, which are seeds of one recipe; with `:before`, what
+    they began with."""
+    before = name.endswith(":before")
+    return read_experiment(name, [Path(each) for each in name.removesuffix(":before").split(",")], "before" if before else "after")
+
+
 def read_experiment(name: str, runs: Sequence[Path], when: str = "after") -> Experiment:
     """The measurement `when` ("before" or "after") of runs that differ in nothing but their seed.
 
@@ -77,6 +85,7 @@ def read_experiment(name: str, runs: Sequence[Path], when: str = "after") -> Exp
     right: dict[str, list[bool]] = defaultdict(list)
     tokens: dict[str, list[int]] = defaultdict(list)
     asked: dict[str, str] = {}
+    answers: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     hows = []
     for run in runs:
         story = read_story(run)
@@ -87,13 +96,15 @@ def read_experiment(name: str, runs: Sequence[Path], when: str = "after") -> Exp
             right[row["prompt_id"]].append(row["correct"])
             tokens[row["prompt_id"]].append(row["num_tokens"])
             asked[row["prompt_id"]] = row["prompt"]
+            answers[row["prompt_id"]].append(row)
         hows.append(how_measured(story, run))
     different = [differing(hows[0], how) for how in hows]
     if any(different):
         told = next(filter(None, different))
         raise ValueError(f"{name}: its runs are no seeds of one experiment: {told}")
     means = {prompt: fmean(each) for prompt, each in tokens.items()}
-    return Experiment(name, {prompt: tuple(each) for prompt, each in right.items()}, means, asked, hows[0])
+    whole = {prompt: tuple(each) for prompt, each in answers.items()}
+    return Experiment(name, {prompt: tuple(each) for prompt, each in right.items()}, means, asked, hows[0], whole)
 
 
 def how_measured(story: Story, run: Path) -> dict[str, Any]:
@@ -111,7 +122,7 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     return f"{', '.join(short)} differ" if names else None
 
 
-def compare(one: Experiment, other: Experiment) -> Comparison:
+def must_be_alike(one: Experiment, other: Experiment) -> None:
     """Raises ValueError where prompts, template or sampling differ, and says which."""
     told = differing(one.how, other.how)
     if told is None and one.right.keys() != other.right.keys():
@@ -119,6 +130,11 @@ def compare(one: Experiment, other: Experiment) -> Comparison:
         told = f"{shared} prompts are the same, of {len(one.right)} and {len(other.right)}"
     if told is not None:
         raise ValueError(f"{one.name} and {other.name} were not measured alike: {told}; evaluate both by one recipe (ikusei eval)")
+
+
+def compare(one: Experiment, other: Experiment) -> Comparison:
+    """Raises ValueError where they were not measured alike."""
+    must_be_alike(one, other)
     ks = [1 << i for i in range(min(one.samples, other.samples).bit_length())]
     gains = {k: paired(one.pass_at(k), other.pass_at(k)) for k in ks}
     only = [tuple(sorted(one.asked[prompt] for prompt in each)) for each in (one.solved - other.solved, other.solved - one.solved)]
