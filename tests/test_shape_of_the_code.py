@@ -58,7 +58,9 @@ SEES = {
     "cli_reward": {"reward_tools"},
     "talk": {"types", "text", "run", "models", "samplers"},
     "new": {"types", "tasks", "rewards"},
-    "cli_compare": {"run"},
+    "harness": {"types", "forest", "text", "models", "talk", "loops.order"},
+    "judging": {"types", "guard", "run", "models", "recipe", "recipe_reader", "talk"},
+    "cli_compare": {"run", "judging"},
     "cli": {"types", "run", "recipe", "cli_compare", "cli_reward", "road", "stages", "outcome", "check", "talk", "new", "lens", "models"},
     "__init__": {"types", "forest", "algos", "guard", "models", "backends", "road"},
 }  # fmt: skip
