@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from ikusei.run.comparison import Comparison
     from ikusei.run.statistics import Interval
     from ikusei.run.winning import WinRate
 
@@ -50,17 +51,21 @@ def compare(
     if judge is not None:
         from ikusei import judging  # torch
 
-        won = judging.contest(one, other, judge, in_pairs, tie, seed)
-        if as_json:
-            print(json.dumps(asdict(won), ensure_ascii=False))
-        else:
-            show(won)
-        return 0
-    found = comparison.compare(comparison.read_named(one), comparison.read_named(other))
+        found = judging.contest(one, other, judge, in_pairs, tie, seed)
+    else:
+        found = comparison.compare(comparison.read_named(one), comparison.read_named(other))
     if as_json:
         print(json.dumps(asdict(found), ensure_ascii=False))
-        return 0
-    table = Table("", f"{one} less {other} (95 % interval)", box=None, padding=(0, 2))
+    elif isinstance(found, comparison.Comparison):
+        show_gains(found)
+    else:
+        show_wins(found)
+    return 0
+
+
+def show_gains(found: Comparison) -> None:
+    """For a person."""
+    table = Table("", f"{found.one} less {found.other} (95 % interval)", box=None, padding=(0, 2))
     for k, gain in found.gains.items():
         table.add_row(f"pass@{k}", f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})")
     table.add_row("length, tokens", f"{found.length.value:+.1f} ({found.length.low:+.1f} to {found.length.high:+.1f})")
@@ -72,10 +77,9 @@ def compare(
             out.print(f"  only the {name}: {prompt[-100:]}", markup=False, highlight=False)
     if found.crossing is not None:
         out.print(f"the curves meet at k = {found.crossing:.1f}: with more tries than that the second reaches as far", highlight=False)
-    return 0
 
 
-def show(won: WinRate) -> None:
+def show_wins(won: WinRate) -> None:
     """For a person."""
     table = Table("", f"{won.one} against {won.other} (95 % interval)", box=None, padding=(0, 2))
     table.add_row("win rate", _told(won.rate))
