@@ -58,12 +58,14 @@ SEES = {
     "cli_reward": {"reward_tools"},
     "talk": {"types", "text", "run", "models", "samplers"},
     "new": {"types", "tasks", "rewards"},
+    "harness": {"types", "forest", "text", "models", "talk", "loops.order"},
+    "judging": {"types", "guard", "run", "models", "recipe", "recipe_reader", "talk"},
     "reproduce": {
         "types", "maths", "forest", "protocols", "algos", "text", "rewards", "tasks", "guard", "run", "models", "samplers", "backends",
         "search", "loops", "recipe", "road", "lens", "talk",
     },
     "cli_reproduce": {"reproduce"},
-    "cli_compare": {"run", "check", "outcome"},
+    "cli_compare": {"run", "check", "outcome", "judging"},
     "cli": {
         "types", "run", "recipe", "cli_compare", "cli_reproduce", "cli_reward", "road", "stages", "outcome", "check", "talk", "new", "lens",
         "models",

@@ -10,6 +10,7 @@ Each is unbiased: over subsets of k of the n answers that were drawn, all of the
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -156,9 +157,11 @@ def judgement(response: Response, gold: Sequence[str]) -> float | None:
     return gold_of(response, gold)
 
 
-def rows_of(group: Group, values: Sequence[float | None], settings: EvalSettings, greedy: bool) -> list[dict[str, Any]]:
-    """One row an answer for samples.parquet."""
+def rows_of(group: Group, values: Sequence[float | None], settings: EvalSettings, greedy: bool = False) -> list[dict[str, Any]]:
+    """One row an answer for samples.parquet, with what another judge needs to judge it again."""
     answer = group.prompt.columns.get("answer")
+    columns = json.dumps(dict(group.prompt.columns), ensure_ascii=False, default=str)
+    asked = json.dumps(group.prompt.asked, ensure_ascii=False)
     return [
         {
             "prompt_id": group.prompt.id,
@@ -169,6 +172,9 @@ def rows_of(group: Group, values: Sequence[float | None], settings: EvalSettings
             "correct": value is not None and settings.passes(value),
             "num_tokens": len(response.tokens),
             "greedy": greedy,
+            "columns": columns,
+            "asked": asked,
+            "stop": response.stop,
         }
         for response, value in zip(group.responses, values, strict=True)
     ]

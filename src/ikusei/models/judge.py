@@ -103,7 +103,7 @@ class Member:
 
     def rewards(self, groups: Sequence[Group]) -> list[float | None]:
         """One for each response, in order; None where it does not fit the model's context."""
-        mine = groups if self.tokenizer is None else [_anew(self.tokenizer, group) for group in groups]
+        mine = groups if self.tokenizer is None else [anew(self.tokenizer, group) for group in groups]
         rows = [(group.prompt, response) for group in mine for response in group.responses]
         fits = [len(prompt.tokens) + len(response.tokens) <= self.model.context for prompt, response in rows]
         kept = iter(fits)
@@ -119,7 +119,7 @@ class Member:
         return reward_R.tolist()
 
 
-def _anew(tokenizer: PreTrainedTokenizerBase, group: Group) -> Group:
+def anew(tokenizer: PreTrainedTokenizerBase, group: Group) -> Group:
     """The group in another tokenizer's tokens. An answer that was cut off stays without an end."""
     prompt = render(tokenizer, Example(group.prompt.asked))
     return replace(group, prompt=prompt, responses=tuple(_answer(tokenizer, prompt, response) for response in group.responses))

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -43,6 +43,7 @@ class Experiment:
     tokens: Mapping[str, float]  # the mean over its samples
     asked: Mapping[str, str]  # what the prompt says
     how: Mapping[str, Any]  # how it was measured
+    answers: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)  # the samples as they are stored
 
     @property
     def samples(self) -> int:
@@ -76,6 +77,13 @@ class Comparison:
         return max(self.gains)
 
 
+def read_named(name: str) -> Experiment:
+    """A model as a command names it: a run folder, or several with commas between, which are seeds of one recipe; with `:before`, what
+    they began with."""
+    before = name.endswith(":before")
+    return read_experiment(name, [Path(each) for each in name.removesuffix(":before").split(",")], "before" if before else "after")
+
+
 def read_experiment(name: str, runs: Sequence[Path], when: str = "after") -> Experiment:
     """The measurement `when` ("before" or "after") of runs that differ in nothing but their seed.
 
@@ -102,12 +110,15 @@ def together(name: str, every: Sequence[Evaluation], how: Mapping[str, Any]) -> 
     right: dict[str, list[bool]] = defaultdict(list)
     tokens: dict[str, list[int]] = defaultdict(list)
     asked: dict[str, str] = {}
+    answers: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in (row for made in every for row in made.samples):
         right[row["prompt_id"]].append(row["correct"])
+        answers[row["prompt_id"]].append(row)
         tokens[row["prompt_id"]].append(row["num_tokens"])
         asked[row["prompt_id"]] = row["prompt"]
     means = {prompt: fmean(each) for prompt, each in tokens.items()}
-    return Experiment(name, {prompt: tuple(each) for prompt, each in right.items()}, means, asked, how)
+    whole = {prompt: tuple(each) for prompt, each in answers.items()}
+    return Experiment(name, {prompt: tuple(each) for prompt, each in right.items()}, means, asked, how, whole)
 
 
 def of_run(story: Story) -> Comparison | None:
@@ -134,7 +145,7 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     return f"{', '.join(short)} differ" if names else None
 
 
-def compare(one: Experiment, other: Experiment) -> Comparison:
+def must_be_alike(one: Experiment, other: Experiment) -> None:
     """Raises ValueError where prompts, template or sampling differ, and says which."""
     told = differing(one.how, other.how)
     if told is None and one.right.keys() != other.right.keys():
@@ -142,6 +153,11 @@ def compare(one: Experiment, other: Experiment) -> Comparison:
         told = f"{shared} prompts are the same, of {len(one.right)} and {len(other.right)}"
     if told is not None:
         raise ValueError(f"{one.name} and {other.name} were not measured alike: {told}; evaluate both by one recipe (ikusei eval)")
+
+
+def compare(one: Experiment, other: Experiment) -> Comparison:
+    """Raises ValueError where they were not measured alike."""
+    must_be_alike(one, other)
     ks = [1 << i for i in range(min(one.samples, other.samples).bit_length())]
     gains = {k: paired(one.pass_at(k), other.pass_at(k)) for k in ks}
     only = [tuple(sorted(one.asked[prompt] for prompt in each)) for each in (one.solved - other.solved, other.solved - one.solved)]
