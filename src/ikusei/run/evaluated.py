@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ikusei.run import files, gains
@@ -33,6 +34,7 @@ def write_evaluation(made: Evaluation, title: str, file: Path) -> Path:
 
 def write_comparison(found: Comparison, one: Experiment, other: Experiment, file: Path) -> Path:
     """`one` less `other`. Returns the file."""
+    one, other = (replace(each, name=name) for each, name in zip((one, other), short(one.name, other.name), strict=True))
     ks = sorted(found.gains)
     levels = {each.name: [mean_interval(list(each.pass_at(k).values())) for k in ks] for each in (other, one)}
     rows = [
@@ -55,6 +57,12 @@ def write_comparison(found: Comparison, one: Experiment, other: Experiment, file
     )
     files.write_text(file, page)
     return file
+
+
+def short(*names: str) -> tuple[str, ...]:
+    """The last part of each path, where that tells them apart."""
+    last = tuple(",".join(Path(part).name for part in name.split(",")) for name in names)
+    return last if len(set(last)) == len(names) else names
 
 
 def as_measured(experiment: Experiment, ks: list[int]) -> Measured:

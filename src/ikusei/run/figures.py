@@ -62,8 +62,8 @@ OF_ROWS = {
 }
 OF_CHOOSING = {  # of k answers one is given; the tables have the largest k
     "maj": Figure("maj@{k}", "the answer that most of {k} give", share=True),
-    "bon": Figure("bon@{k}", "of {k} the one that earns most by what is trained on", share=True),
-    "guess": Figure("guess@{k}", "one of {k} answers of other questions, without reading this one", share=True),
+    "bon": Figure("bon@{k}", "of {k} the one that earns most by the reward", share=True),
+    "guess": Figure("guess@{k}", "one of {k} answers of other questions", share=True),
 }
 SAMPLED = ("pass@", "best_of", "maj@", "bon@", "guess@", "commonest@", "greedy")  # what begins so is of sampled answers
 SAID_ELSEWHERE = ("mean_reward",)  # the mean reward, once more; the best of k answers tells little more than pass@k

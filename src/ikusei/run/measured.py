@@ -64,13 +64,11 @@ def pictures(models: Sequence[Measured]) -> Iterator[Picture]:
         note += "; dotted, bon@k: the one that earns most by what is trained on" if "bon" in models[-1].curves else ""
         yield Picture("One answer chosen among k", choices(models), note)
     if len(models) == 2:
-        yield Picture("Prompt by prompt", scatter(*models), "share of samples right; larger: several prompts; above the line it gained")
-    if models[-1].greedy:
-        yield Picture(
-            "Is the likeliest answer right where most samples are?",
-            calibration(models[-1]),
-            "each point a fifth of the scale with the prompts that fall there; the line: as often as a sample",
-        )
+        note = f"share of samples right, across: {models[0].label}, up: {models[1].label}; larger: several prompts"
+        yield Picture("Prompt by prompt", scatter(*models), note)
+    if all(model.greedy for model in models):
+        note = "across: share of a prompt's samples that are right; up: how often the likeliest answer is; the line: as often"
+        yield Picture("Is the likeliest answer right where most samples are?", calibration(models), note)
 
 
 def tries(models: Sequence[Measured]) -> str:
@@ -129,29 +127,37 @@ def scatter(one: Measured, other: Measured) -> str:
         x, y = zip(*places, strict=True) if places else ((), ())
         colours = [AFTER if up > across else LOST if up < across else BEFORE for across, up in places]
         axes.scatter(x, y, s=[14 * count**0.5 for count in places.values()], c=colours, alpha=0.55, linewidths=0, clip_on=False)
-        shares(axes, one.label, other.label)
+        shares(axes, one.label)
 
     return svg("scatter", draw)
 
 
-def calibration(model: Measured) -> str:
+def calibration(models: Sequence[Measured]) -> str:
     """How often the likeliest answer is right (up), by the share of samples that are (across), as SVG."""
-    bins: dict[int, list[tuple[float, bool]]] = {}
-    for prompt, right in model.greedy.items():
-        bins.setdefault(min(int(model.shares[prompt] * BINS), BINS - 1), []).append((model.shares[prompt], right))
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 4)))
-        points = [(fmean(x for x, _ in each), fmean(y for _, y in each), len(each)) for _, each in sorted(bins.items())]
-        axes.plot([x for x, _, _ in points], [y for _, y, _ in points], color=AFTER, linewidth=1.2)
-        axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], s=[12 * n**0.5 for *_, n in points], color=AFTER, clip_on=False)
-        shares(axes, "share of samples right", "likeliest right")
+        for model, colour in zip(models, (BEFORE, AFTER)[-len(models) :], strict=True):
+            points = fifths(model)
+            x, y = [each[0] for each in points], [each[1] for each in points]
+            axes.plot(x, y, color=colour, linewidth=1.2)
+            axes.scatter(x, y, s=[12 * each[2] ** 0.5 for each in points], color=colour, clip_on=False, label=model.label)
+        shares(axes, "share of samples right")
+        axes.legend(loc="lower right", frameon=False, labelcolor=INK)
 
     return svg("greedy", draw)
 
 
-def shares(axes: Axes, across: str, up: str) -> None:
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04), xlabel=across, ylabel=up)
+def fifths(model: Measured) -> list[tuple[float, float, int]]:
+    """Of the prompts of each fifth of the scale: the mean share of samples right, how often the likeliest answer is, how many they are."""
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for prompt, right in model.greedy.items():
+        bins.setdefault(min(int(model.shares[prompt] * BINS), BINS - 1), []).append((model.shares[prompt], right))
+    return [(fmean(x for x, _ in each), fmean(y for _, y in each), len(each)) for _, each in sorted(bins.items())]
+
+
+def shares(axes: Axes, across: str) -> None:
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04), xlabel=across)
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
