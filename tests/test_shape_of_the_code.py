@@ -36,7 +36,7 @@ SEES = {
     "models": {"types", "forest", "text"},
     "samplers": {"types", "forest", "models", "text"},
     "backends": {"forest", "protocols", "models", "samplers"},
-    "search": {"types", "text.answer"},
+    "search": {"types", "protocols", "text", "samplers.draw"},
     "loops": {"types", "forest", "protocols", "text", "guard", "run", "samplers.draw"},
     "recipe_reader": set(),
     "recipe": {"types", "protocols", "algos", "tasks", "rewards", "guard", "models", "backends", "loops", "recipe_reader"},
