@@ -58,9 +58,13 @@ SEES = {
     "cli_reward": {"reward_tools"},
     "talk": {"types", "text", "run", "models", "samplers"},
     "new": {"types", "tasks", "rewards"},
+    "thinking": {"types", "text", "models", "samplers", "search", "talk"},
     "cli_compare": {"run"},
-    "cli": {"types", "run", "recipe", "cli_compare", "cli_reward", "road", "stages", "outcome", "check", "talk", "new", "lens", "models"},
-    "__init__": {"types", "forest", "algos", "guard", "models", "backends", "road"},
+    "cli_talk": {"types", "run.files", "talk", "thinking", "lens"},
+    "cli": {
+        "types", "run", "recipe", "cli_compare", "cli_reward", "cli_talk", "road", "stages", "outcome", "check", "new", "lens", "models",
+    },
+    "__init__": {"types", "forest", "algos", "guard", "models", "backends", "road", "search", "thinking"},
 }  # fmt: skip
 STANDARD = sys.stdlib_module_names
 MAX_LINES = {"src/ikusei/algos": 100, "src/ikusei/rewards": 100, "src/ikusei/search": 100, "tour": 120, "tests": 600}  # anywhere else 300

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 
+import ikusei
 from ikusei.backends.local import LocalPolicy
+from ikusei.cli import main
 from ikusei.forest import plant
 from ikusei.models.load import load_model, load_tokenizer
 from ikusei.samplers.local import LocalSampler
@@ -24,6 +29,7 @@ from ikusei.search.vote import Vote
 from ikusei.search.writing import Writer
 from ikusei.text.chat import render
 from ikusei.text.conversation import decode, rendered
+from ikusei.thinking import read_way
 from ikusei.types import Example, Group, Prompt, Response, Sampling, Score
 
 QUESTIONS = ("123+456=", "789+345=", "667+128=", "905+96=", "123+456=")  # one is asked twice
@@ -237,7 +243,7 @@ def test_a_revision_is_the_conversation_that_the_template_writes(writer: Writer,
 def test_rounds_agree_with_the_whole_vote(writer: Writer, sums: list[Prompt]) -> None:
     """With no error the answer is that of all answers, fewer of which are drawn; with one, fewer still."""
     exact, loose = VoteInRounds(8, 2, 0.0), VoteInRounds(8, 2, 0.3)
-    asked = sums[:8]
+    asked, writer = sums[:8], replace(writer, sampling=replace(writer.sampling, temperature=0.4))
     rounds = [plain(replace(writer, seed=round_seed(writer.seed, number)), asked, 2) for number in range(4)]
     whole = [[response for each in rounds for response in each[p]] for p in range(len(asked))]
     found = exact.think(writer, asked)
@@ -252,3 +258,30 @@ def test_squashed_keeps_the_order_and_what_has_failed() -> None:
     groups = [Group(Prompt("a", (1,), "a"), tuple(Response((1,), (True,), "", score=Score(total)) for total in (-2.0, None, 3.0)))]
     totals = [response.total for response in squashed(list)(groups)[0].responses]
     assert totals == [pytest.approx(0.1192029), None, pytest.approx(0.9525741)]
+
+
+def test_from_python_and_by_name(writer: Writer, prompts: list[Prompt]) -> None:
+    found = ikusei.answer("seedling", QUESTIONS[0], think="vote", n=4, sampling=writer.sampling, seed=3)
+    [same] = Drawn(4).think(writer, prompts[:1])
+    assert bare(found.chosen) == bare(same.chosen) and found.tokens == same.tokens
+    led = ikusei.answer("seedling", QUESTIONS[0], Beam(4, 2, stop=(" ",)), reward=lambda prompt, text: -len(text), sampling=writer.sampling)
+    assert led.chosen.total == max(response.total or -99 for response in led.responses)
+    assert read_way("4x") == (Drawn(4), None) and read_way("budget:3x") == (Budget(stretches=2), None)
+    assert read_way("dvts:16x:runs/a:b") == (Beam(16, 4, diverse=True), "runs/a:b")
+    for words, problem in {"vot:4x": "'vot' 4 times", "vote:x": "allowed: Nx", "beam:8x": "needs a reward"}.items():
+        with pytest.raises(ValueError, match=problem):
+            read_way(words)
+
+
+def test_a_conversation_that_thinks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("123+456=\n\n"))
+    with pytest.raises(SystemExit) as ended:
+        main(["chat", "seedling", "--think", "4x", "--max-tokens", "32"])
+    assert ended.value.code == 0 and re.search(r"[1-4] of 4 say so · \d+ tokens", capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        main(["sample", "1+1=", "--model", "seedling", "--think", "2x", "--json", "--max-tokens", "8"])
+    [row] = json.loads(capsys.readouterr().out)
+    assert row["chosen_from"] == 2 and 2 <= row["tokens"] <= 16
+    with pytest.raises(SystemExit) as refused:
+        main(["sample", "1+1=", "--model", "seedling", "--think", "2x", "--num", "2"])
+    assert refused.value.code == 2
