@@ -59,10 +59,13 @@ SEES = {
     "talk": {"types", "text", "run", "models", "samplers"},
     "new": {"types", "tasks", "rewards"},
     "thinking": {"types", "text", "models", "samplers", "search", "talk"},
+    "scaling": {"types", "guard", "loops", "parts", "recipe", "run", "search", "stages", "talk"},
     "cli_compare": {"run"},
+    "cli_scale": {"scaling"},
     "cli_talk": {"types", "run.files", "talk", "thinking", "lens"},
     "cli": {
-        "types", "run", "recipe", "cli_compare", "cli_reward", "cli_talk", "road", "stages", "outcome", "check", "new", "lens", "models",
+        "types", "run", "recipe", "cli_compare", "cli_reward", "cli_scale", "cli_talk", "road", "stages", "outcome", "check", "new", "lens",
+        "models",
     },
     "__init__": {"types", "forest", "algos", "guard", "models", "backends", "road", "search", "thinking"},
 }  # fmt: skip

@@ -18,11 +18,12 @@ from rich.table import Table
 
 from ikusei.cli_compare import compare
 from ikusei.cli_reward import reward as reward_app
+from ikusei.cli_scale import scale
 from ikusei.cli_talk import chat, sample, score
 
 app = App(name="ikusei", help="Raise a language model, from raw text to a model people want to use.", version="0.1.0")
 app.command(reward_app)
-for command in (compare, sample, chat, score):
+for command in (compare, sample, chat, score, scale):
     app.command(command)
 out, err = Console(), Console(stderr=True)
 

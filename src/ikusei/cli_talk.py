@@ -15,10 +15,8 @@ from rich.text import Text
 out = Console()
 
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print plain JSON to the standard output.")]
-THINK = (
-    "Spend N times the tokens on an answer: 4x (the vote of 4), NAME:4x with NAME one of vote, rounds, mbr, revision, budget, or with a "
-)
-THINK += "reward model's folder NAME:4x:FOLDER with NAME one of best_of_n, weighted_vote, regularised, beam, dvts."
+THINK = "Spend N times the tokens on an answer: 4x (the vote of 4), NAME:4x with NAME one of vote, rounds, mbr, revision, budget, or with "
+THINK += "a reward model's folder NAME:4x:FOLDER with NAME one of best_of_n, weighted_vote, regularised, beam, dvts."
 Think = Annotated[str | None, Parameter(help=THINK)]
 
 
