@@ -8,12 +8,13 @@ from xml.etree import ElementTree
 
 import pytest
 
+from ikusei import scaling
 from ikusei.cli import main
 from ikusei.run.frontier import Point
 from ikusei.scaling import GUIDED, POOLED, RUN, doublings, on_frontier
 
 RECIPE = str(Path(__file__).parents[1] / "recipes" / "quickstart.yaml")
-SMALL = ("eval.num_prompts=3", "sampling.max_tokens=32")
+SMALL = ("eval.num_prompts=3", "sampling.max_tokens=24")
 
 
 def run(*words: str) -> int:
@@ -23,8 +24,9 @@ def run(*words: str) -> int:
     return ended.value.code
 
 
-def test_every_way_and_its_bounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_way_and_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Guided by the form of a thought, judged by the answer."""
+    monkeypatch.setattr(scaling, "REPEATS", 2)
     words = (*SMALL, "rewards=[think_format, {path: exact, gold: true}]", "--max", "8", "--step", " ", "--json")
     assert run(*words, "--ways", ",".join((*POOLED, *RUN)), "--out", str(tmp_path / "a.svg")) == 0
     found = json.loads(capsys.readouterr().out)

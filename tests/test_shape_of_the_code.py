@@ -61,7 +61,7 @@ SEES = {
     "thinking": {"types", "text", "models", "samplers", "search", "talk"},
     "scaling": {"types", "guard", "loops", "parts", "recipe", "run", "search", "stages", "talk"},
     "cli_compare": {"run"},
-    "cli_scale": {"scaling"},
+    "cli_scale": {"run", "scaling"},
     "cli_talk": {"types", "run.files", "talk", "thinking", "lens"},
     "cli": {
         "types", "run", "recipe", "cli_compare", "cli_reward", "cli_scale", "cli_talk", "road", "stages", "outcome", "check", "new", "lens",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:  # matplotlib
+    from ikusei.run.frontier import Point
 
 out = Console()
 
@@ -51,19 +55,24 @@ def scale(
     if as_json:
         print(json.dumps(asdict(found), ensure_ascii=False))
         return 0
-    table = Table("", "n", "tokens", "right (95 % interval)", "pass@n", "frontier", box=None, padding=(0, 1))
-    for column in (1, 2, 4):
-        table.columns[column].justify = "right"
-    for column in table.columns:
-        column.no_wrap = True
-    bounds = {point.n: f"{point.value:.3f}" for point in found.bound}
-    for point in found.points:
-        bound = "" if point.way in ("cut", "stretch") else bounds.get(point.n, "")
-        right = f"{point.value:.3f} ({point.low:.3f} to {point.high:.3f})"
-        table.add_row(point.way, str(point.n), f"{point.tokens:,.0f}", right, bound, "•" if point.frontier else "")
-    out.print(table)
+    show(found.points, found.bound)
     facts = found.facts
     out.print(f"{facts['num_prompts']} prompts · judge: {facts['judge']} · guide: {facts['guide'] or 'none'}", style="dim", highlight=False)
     if any(point.way in ("beam", "dvts") for point in found.points) and facts["with_steps"] < 0.5:
         out.print(f"{facts['with_steps']:.0%} of answers hold a step's end {step!r}: beam and dvts had little to choose; give --step")
     return 0
+
+
+def show(points: Sequence[Point], bound: Sequence[Point]) -> None:
+    """A row for each point, beside what no choice among n can do better than."""
+    table = Table("", "n", "tokens", "right (95 % interval)", "pass@n", "frontier", box=None, padding=(0, 1))
+    for column in (1, 2, 4):
+        table.columns[column].justify = "right"
+    for column in table.columns:
+        column.no_wrap = True
+    bounds = {point.n: f"{point.value:.3f}" for point in bound}
+    for point in points:
+        above = "" if point.way in ("cut", "stretch") else bounds.get(point.n, "")
+        right = f"{point.value:.3f} ({point.low:.3f} to {point.high:.3f})"
+        table.add_row(point.way, str(point.n), f"{point.tokens:,.0f}", right, above, "•" if point.frontier else "")
+    out.print(table)

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
 
 from ikusei.run.plots import INK, svg
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8b8fa3", "#9467bd", "#a6761d")  # on light and on dark
-MARKS = "os^Dv<>Ph"
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#8b8fa3",
+    "#9467bd",
+    "#a6761d",
+    "#e15759",
+)  # on both
+MARKS = "os^Dv<>Phd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +53,7 @@ def draw(points: Sequence[Point], bound: Sequence[Point]) -> str:
         axes.axhline(bound[0].value, color=INK, linewidth=0.8, linestyle=(0, (1, 3)), label="one answer")
         best = sorted((p.tokens, p.value) for p in points if p.frontier)
         axes.plot(*zip(*best, strict=True), color=INK, alpha=0.18, linewidth=7, solid_capstyle="round", label="frontier")
-        for way, colour, mark in zip(ways, COLOURS, MARKS, strict=False):
+        for way, colour, mark in zip(ways, cycle(COLOURS), cycle(MARKS), strict=False):
             line = sorted((p for p in points if p.way == way), key=lambda p: p.n)
             x = [p.tokens for p in line]
             axes.vlines(x, [p.low for p in line], [p.high for p in line], color=colour, alpha=0.22, linewidth=1.6)
