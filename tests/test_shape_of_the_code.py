@@ -36,7 +36,7 @@ SEES = {
     "models": {"types", "forest", "text"},
     "samplers": {"types", "forest", "models", "text"},
     "backends": {"forest", "protocols", "models", "samplers"},
-    "search": {"types", "text.answer"},
+    "search": {"types", "protocols", "text", "samplers.draw"},
     "loops": {"types", "forest", "protocols", "text", "guard", "run", "search", "samplers.draw"},
     "recipe_reader": set(),
     "recipe": {"types", "protocols", "algos", "tasks", "rewards", "guard", "models", "backends", "loops", "recipe_reader"},
@@ -60,17 +60,21 @@ SEES = {
     "new": {"types", "tasks", "rewards"},
     "harness": {"types", "forest", "text", "models", "talk", "loops.order"},
     "judging": {"types", "guard", "run", "models", "recipe", "recipe_reader", "talk"},
+    "thinking": {"types", "text", "models", "samplers", "search", "talk"},
+    "scaling": {"types", "guard", "loops", "parts", "recipe", "run", "search", "stages", "talk"},
     "reproduce": {
         "types", "maths", "forest", "protocols", "algos", "text", "rewards", "tasks", "guard", "run", "models", "samplers", "backends",
         "search", "loops", "recipe", "road", "lens", "talk",
     },
     "cli_reproduce": {"reproduce"},
     "cli_compare": {"run", "check", "outcome", "judging"},
+    "cli_scale": {"run", "scaling"},
+    "cli_talk": {"types", "run.files", "talk", "thinking", "lens"},
     "cli": {
-        "types", "run", "recipe", "cli_compare", "cli_reproduce", "cli_reward", "road", "stages", "outcome", "check", "talk", "new", "lens",
-        "models",
+        "types", "run", "recipe", "cli_compare", "cli_reproduce", "cli_reward", "cli_scale", "cli_talk", "road", "stages", "outcome",
+        "check", "new", "lens", "models",
     },
-    "__init__": {"types", "forest", "algos", "guard", "models", "backends", "road"},
+    "__init__": {"types", "forest", "algos", "guard", "models", "backends", "road", "search", "thinking"},
 }  # fmt: skip
 STANDARD = sys.stdlib_module_names
 MAX_LINES = {"src/ikusei/algos": 100, "src/ikusei/rewards": 100, "src/ikusei/search": 100, "tour": 120, "tests": 600}  # anywhere else 300

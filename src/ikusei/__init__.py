@@ -2,6 +2,7 @@
 
     import ikusei
     outcome = ikusei.train("recipes/quickstart.yaml", "train.steps=20")
+    found = ikusei.answer(str(outcome.folder), "123+456=", think="vote", n=16)
 
 The names below are loaded when they are first used, so that `import ikusei` costs nothing.
 """
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from ikusei.guard.workers import RewardSpec, RewardWorkers
     from ikusei.models.load import load_model, load_tokenizer
     from ikusei.road import resume, train
+    from ikusei.search.beam import Beam
+    from ikusei.search.budget import Budget
+    from ikusei.search.drawn import Drawn, VoteInRounds
+    from ikusei.search.revision import Revision
+    from ikusei.thinking import answer
     from ikusei.types import Example, Group, Prompt, Response, Sampling, Score
 
 # A thread that waits for another one spins for a moment and then sleeps. By itself torch's OpenMP spins for a millisecond: where another
@@ -43,6 +49,12 @@ _HOME = {
     "load_tokenizer": "models.load",
     "resume": "road",
     "train": "road",
+    "Beam": "search.beam",
+    "Budget": "search.budget",
+    "Drawn": "search.drawn",
+    "VoteInRounds": "search.drawn",
+    "Revision": "search.revision",
+    "answer": "thinking",
     "Example": "types",
     "Group": "types",
     "Prompt": "types",
@@ -52,8 +64,9 @@ _HOME = {
 }
 
 __all__ = [
-    "GRPO", "Example", "Forest", "Group", "LanguageModelling", "LocalPolicy", "LocalSettings", "Loss", "Outputs", "Prompt", "Response",
-    "RewardSpec", "RewardWorkers", "Sampling", "Score", "load_model", "load_tokenizer", "plant", "resume", "train",
+    "GRPO", "Beam", "Budget", "Drawn", "Example", "Forest", "Group", "LanguageModelling", "LocalPolicy", "LocalSettings", "Loss", "Outputs",
+    "Prompt", "Response", "Revision", "RewardSpec", "RewardWorkers", "Sampling", "Score", "VoteInRounds", "answer", "load_model",
+    "load_tokenizer", "plant", "resume", "train",
 ]  # fmt: skip
 
 

@@ -15,17 +15,18 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ikusei.cli_compare import compare, evaluate
 from ikusei.cli_reproduce import reproduce
 from ikusei.cli_reward import reward as reward_app
+from ikusei.cli_scale import scale
+from ikusei.cli_talk import chat, sample, score
 
 app = App(name="ikusei", help="Raise a language model, from raw text to a model people want to use.", version="0.1.0")
 app.command(reward_app)
-app.command(compare)
+for command in (compare, sample, chat, score, scale, reproduce):
+    app.command(command)
 app.command(evaluate, name="eval")
-app.command(reproduce)
 out, err = Console(), Console(stderr=True)
 
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print plain JSON to the standard output.")]
@@ -90,92 +91,6 @@ def check(recipe: Path, *overrides: str, write: Path | None = None, as_json: AsJ
     else:
         checking.show(found, out)
     return 0 if found.ready else 2
-
-
-@app.command
-def sample(
-    prompt: str,
-    *,
-    model: str | None = None,
-    num: int = 4,
-    temperature: float = 1.0,
-    max_tokens: int = 256,
-    seed: int = 0,
-    as_json: AsJson = False,
-) -> int:
-    """Write `num` answers to a prompt. `model` is a folder, a run, a hub id or seedling (default: the newest run)."""
-    from ikusei import talk
-    from ikusei.types import Sampling
-
-    responses = talk.answers(talk.find_model(model), prompt, num, Sampling(temperature, max_tokens=max_tokens), seed)
-    if as_json:
-        print(json.dumps([{"text": r.text, "stop": r.stop, "logprob": sum(r.logprobs or ())} for r in responses], ensure_ascii=False))
-        return 0
-    for response in responses:
-        out.print(response.text, markup=False, highlight=False)
-    return 0
-
-
-@app.command
-def chat(
-    model: str | None = None,
-    *,
-    turns: Annotated[bool, Parameter(negative=())] = False,
-    temperature: float = 0.7,
-    max_tokens: int = 512,
-) -> int:
-    """Talk with a model: a folder, a run, a hub id or seedling (default: the newest run). With --turns it remembers what was said."""
-    from ikusei import talk
-    from ikusei.types import Sampling
-
-    talk.chat(talk.find_model(model), Sampling(temperature, max_tokens=max_tokens), turns, out)
-    return 0
-
-
-@app.command
-def score(
-    *texts: str,
-    prompt: str | None = None,
-    model: str | None = None,
-    file: Path | None = None,
-    open: Annotated[bool, Parameter(negative=())] = False,
-    tokens: Annotated[bool, Parameter(negative=())] = False,
-    as_json: AsJson = False,
-) -> int:
-    """log P of texts under a model, in nats: how likely it is to write exactly this and to end there.
-
-    Parameters
-    ----------
-    texts
-        The texts to score, each in quotes.
-    prompt
-        What they answer, asked by the chat template (default: nothing; they are raw text after the separator token).
-    model
-        A folder, a run, a hub id or seedling (default: the newest run).
-    file
-        More texts: one a line, or .jsonl with a `text` in each row.
-    open
-        Leave out the token that ends a text: the probability of all strings that begin so.
-    tokens
-        Show log p of each token.
-    """
-    from ikusei import lens
-    from ikusei.run.files import plain
-
-    scored = lens.scores(model, texts, file, prompt, ends=not open)
-    if as_json:
-        rows = [{**asdict(each), "logp": each.logp, "bits_per_byte": each.bits_per_byte} for each in scored]
-        print(json.dumps(plain(rows), ensure_ascii=False))
-        return 0
-    table = Table("P", "log P", "per token", "bits per byte", "text", box=None, padding=(0, 2))
-    for each in scored:
-        numbers = (f"{number:.4f}" for number in (each.logp, each.per_token, each.bits_per_byte))
-        table.add_row(each.probability, *numbers, Text(each.text, overflow="fold"))
-        for token, logp in each.spelled if tokens else ():
-            table.add_row("", f"{logp:.4f}", "", "", Text(token, "dim"))
-    out.print(table)
-    out.print("in nats, of", "all strings that begin so" if open else "each text and the token that ends it", style="dim")
-    return 0
 
 
 @app.command(name="lens")

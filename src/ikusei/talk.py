@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +15,8 @@ from ikusei.samplers.local import LocalSampler
 from ikusei.text.answer import split_thought
 from ikusei.text.chat import render
 from ikusei.types import Example, Message, Prompt, Response, Sampling
+
+Reply = Callable[[LocalSampler, Prompt, Sampling, int], tuple[Response, str]]  # by a seed; and a word on how it was found
 
 
 def find_model(name: str | None, root: Path = Path("runs")) -> str:
@@ -47,9 +50,15 @@ def _rendered(sampler: LocalSampler, said: list[Message], line: str) -> Prompt:
     return render(sampler.tokenizer, Example(tuple(said) if sampler.tokenizer.chat_template else line))
 
 
-def chat(model: str, sampling: Sampling, turns: bool, console: Console) -> None:
+def at_once(sampler: LocalSampler, prompt: Prompt, sampling: Sampling, seed: int) -> tuple[Response, str]:
+    """The first answer that comes."""
+    (group,) = sampler.sample([prompt], 1, sampling, seed)
+    return group.responses[0], ""
+
+
+def chat(model: str, sampling: Sampling, turns: bool, console: Console, reply: Reply = at_once) -> None:
     """Questions and answers until an empty line, Ctrl-D or Ctrl-C. Each line is asked alone, as prompts are in training, or, with `turns`,
-    after all that was said before. A thought is shown dim."""
+    after all that was said before. A thought is shown dim, and so is how the answer was found."""
     sampler = load_sampler(model)
     how = "it remembers the conversation, /new begins anew" if turns else "each line is asked alone, --turns remembers"
     console.print(f"[bold]{model}[/] · {how} · an empty line ends", highlight=False)
@@ -72,11 +81,12 @@ def chat(model: str, sampling: Sampling, turns: bool, console: Console) -> None:
         while len(said) > 1 and len(prompt.tokens) + sampling.max_tokens > sampler.causal.context:
             said = said[2:]  # the oldest question and its answer are forgotten
             prompt = _rendered(sampler, said, line)
-        (group,) = sampler.sample([prompt], 1, sampling, asked)
-        text = group.responses[0].text
-        said.append(Message(role="assistant", content=text))
-        thought, answer = split_thought(text)
+        response, found = reply(sampler, prompt, sampling, asked)
+        said.append(Message(role="assistant", content=response.text))
+        thought, answer = split_thought(response.text)
         console.print("[bold green]model[/] ", end="")
         if thought:
             console.print(f"({thought}) ", style="dim", end="", markup=False, highlight=False)
-        console.print(answer or "…", markup=False, highlight=False)
+        console.print(answer or "…", end="" if found else "\n", markup=False, highlight=False)
+        if found:
+            console.print(f"  {found}", style="dim", markup=False, highlight=False)

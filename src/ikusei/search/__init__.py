@@ -7,5 +7,12 @@
 
 A method gives each answer a value, and the largest is chosen (`choosing.py`), so that one estimate of accuracy at n serves all of them.
 
-Left out, for later: beam and tree search, revision, budget forcing.
+These choose among answers that there are. Others decide while they are written (`thinker.py`, on top of `writing.py`):
+
+    drawn       n answers and a chooser, at once; or in rounds until the vote is decided                 arXiv:2305.11860
+    beam        in steps of text, led by a guide; diverse verifier tree search                           arXiv:2408.03314
+    revision    the model sees its last answer and answers again                                         arXiv:2408.03314
+    budget      a thought is made longer, or cut                                                         arXiv:2501.19393
+
+Each says how many tokens it spent. Left out: Monte Carlo tree search, which needs a value of unfinished thoughts that is worth its price.
 """

@@ -1,0 +1,287 @@
+"""Ways to think that decide while an answer is written: what they are equal to, what they count, and that it can be trained on."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+
+import ikusei
+from ikusei.backends.local import LocalPolicy
+from ikusei.cli import main
+from ikusei.forest import plant
+from ikusei.models.load import load_model, load_tokenizer
+from ikusei.samplers.local import LocalSampler
+from ikusei.search.beam import Beam, Leaf
+from ikusei.search.best_of_n import BestOfN
+from ikusei.search.budget import Budget
+from ikusei.search.choosing import answered, choose
+from ikusei.search.drafts import Draft
+from ikusei.search.drawn import Drawn, VoteInRounds, round_seed
+from ikusei.search.revision import AGAIN, Revision, further_turn
+from ikusei.search.thinker import Found, Guide, Thinker, by_function, squashed
+from ikusei.search.vote import Vote
+from ikusei.search.writing import Writer
+from ikusei.text.chat import render
+from ikusei.text.conversation import decode, rendered
+from ikusei.thinking import read_way
+from ikusei.types import Example, Group, Prompt, Response, Sampling, Score
+
+QUESTIONS = ("123+456=", "789+345=", "667+128=", "905+96=", "123+456=")  # one is asked twice
+GUIDE: Guide = by_function(lambda prompt, text: sum(map(ord, text)) % 97 / 97)  # says nothing of what is right, and differs everywhere
+STEPPED = Beam(8, 2, stop=(" ",), step_tokens=9)
+THINKERS: dict[str, Thinker] = {
+    "drawn": Drawn(4),
+    "rounds": VoteInRounds(9, 4, 0.2),
+    "beam": STEPPED,
+    "dvts": replace(STEPPED, diverse=True, aggregate="prod"),
+    "revision": Revision(3),
+    "cut": Budget(10),
+    "stretched": Budget(stretches=2),
+}
+
+
+@pytest.fixture(scope="module")
+def policy() -> LocalPolicy:
+    torch.set_num_threads(1)
+    return LocalPolicy(load_model("seedling"), load_tokenizer("seedling"))
+
+
+@pytest.fixture(scope="module")
+def writer(policy: LocalPolicy) -> Writer:
+    return Writer(policy.snapshot(), policy.tokenizer, Sampling(max_tokens=48), 3, policy.causal.context)
+
+
+@pytest.fixture(scope="module")
+def prompts(policy: LocalPolicy) -> list[Prompt]:
+    return [render(policy.tokenizer, Example(question)) for question in QUESTIONS]
+
+
+@pytest.fixture(scope="module")
+def sums(policy: LocalPolicy) -> list[Prompt]:
+    """Enough of them that some are answered with a thought."""
+    return [render(policy.tokenizer, Example(f"{100 + 37 * i}+{913 - 41 * i}=")) for i in range(12)]
+
+
+def think(thinker: Thinker, writer: Writer, prompts: Sequence[Prompt]) -> list[Found]:
+    return thinker.think(writer, prompts, GUIDE if isinstance(thinker, Beam) else None)
+
+
+def plain(writer: Writer, prompts: Sequence[Prompt], num: int) -> list[tuple[Response, ...]]:
+    """Straight from the sampler; no prompt twice."""
+    found = {group.prompt.id: group for group in writer.sampler.sample(prompts, num, writer.sampling, writer.seed)}
+    return [tuple(map(bare, found[prompt.id].responses)) for prompt in prompts]
+
+
+def bare(response: Response) -> Response:
+    """To be compared: log-probs are rounded otherwise in another batch, and a guide's word is no part of the answer."""
+    return replace(response, logprobs=None, score=None)
+
+
+@pytest.mark.parametrize("name", THINKERS)
+def test_what_is_written_has_the_policys_log_probs(name: str, policy: LocalPolicy, writer: Writer, prompts: list[Prompt]) -> None:
+    """Each answer hangs on the prompt as it was asked; a forest of them gives each token that was written its log-prob."""
+    found = think(THINKERS[name], writer, prompts)
+    groups = [Group(prompt, each.responses) for prompt, each in zip(prompts, found, strict=True)]
+    responses = [response for group in groups for response in group.responses]
+    told = [p for r in responses for p, written in zip(r.logprobs or (), r.mask, strict=True) if written]
+    logp_M = policy.forward(plant(groups)).logp_M
+    assert logp_M is not None and logp_M.tolist() == pytest.approx(told, abs=1e-3)
+    for response in responses:
+        assert len(response.tokens) == len(response.mask) == len(response.logprobs or ()) <= writer.context
+        assert all(p == 0 for p, written in zip(response.logprobs or (), response.mask, strict=True) if not written)
+        assert response.stop and response.version == policy.version
+    assert all(each.chosen in each.responses for each in found)
+
+
+@pytest.mark.parametrize("name", THINKERS)
+def test_the_seed_decides_and_not_the_slots(name: str, policy: LocalPolicy, writer: Writer, prompts: list[Prompt]) -> None:
+    few = replace(writer, sampler=LocalSampler(policy.causal, policy.tokenizer, num_slots=3))
+    one, other, elsewhere = (think(THINKERS[name], each, prompts) for each in (writer, few, replace(writer, seed=4)))
+    assert [told(each) for each in one] == [told(each) for each in other]
+    assert [told(each) for each in one] != [told(each) for each in elsewhere]
+    assert told(one[0]) != told(one[4]), "the same question again is answered anew"
+
+
+def told(found: Found) -> tuple[int, list[tuple[int, ...]]]:
+    return found.tokens, [response.tokens for response in found.responses]
+
+
+@pytest.mark.parametrize("name", ["drawn", "rounds", "revision"])
+def test_what_is_kept_whole_is_what_was_spent(name: str, writer: Writer, prompts: list[Prompt]) -> None:
+    for each in think(THINKERS[name], writer, prompts):
+        every = each.responses[-1:] if name == "revision" else each.responses
+        assert each.tokens == sum(sum(response.mask) for response in every)
+
+
+def test_a_search_spends_every_branch_and_a_budget_what_it_drops(writer: Writer, prompts: list[Prompt]) -> None:
+    for found in think(STEPPED, writer, prompts):
+        assert found.tokens > max(len(response.tokens) for response in found.responses)
+        pieces = {response.tokens[: i + 1] for response in found.responses for i in range(len(response.tokens))}
+        assert found.tokens >= len(pieces), "what two answers share was written once"
+    dropped = [each.tokens - sum(each.chosen.mask) for each in think(Budget(stretches=2), writer, prompts)]
+    assert set(dropped) <= {0, 1, 2} and max(dropped) == 2, "</think> is one token here"
+
+
+def test_of_one_and_with_a_step_that_is_the_whole_a_search_is_a_sample(writer: Writer, prompts: list[Prompt]) -> None:
+    samples = [row[0] for row in plain(writer, prompts[:4], 1)]
+    for thinker in (Beam(1, 1, stop=()), Drawn(1), Revision(1), Budget(), VoteInRounds(1)):
+        assert [bare(each.chosen) for each in think(thinker, writer, prompts[:4])] == samples
+
+
+def test_with_width_1_a_search_is_best_of_n(writer: Writer, prompts: list[Prompt]) -> None:
+    [found] = Beam(4, 1).think(writer, prompts[:1], GUIDE)
+    [drawn] = Drawn(4, BestOfN()).think(writer, prompts[:1], GUIDE)
+    assert found.chosen.tokens == drawn.chosen.tokens and found.tokens == drawn.tokens
+
+
+def test_in_steps_without_a_choice_the_answers_are_spread_as_samples_are(writer: Writer, prompts: list[Prompt]) -> None:
+    """Of 200 answers in steps of five tokens as many are right as of 200 plain ones, to three standard errors."""
+    [found] = Beam(200, 1, stop=(), step_tokens=5).think(writer, prompts[:1], GUIDE)
+    right = [sum(answered(r.text) == "579" for r in row) / 200 for row in (found.responses, plain(writer, prompts[:1], 200)[0])]
+    thought = [sum(len(r.tokens) for r in row) / 200 for row in (found.responses, plain(writer, prompts[:1], 200)[0])]
+    assert abs(right[0] - right[1]) < 3 * (2 * 0.25 / 200) ** 0.5 and 0.05 < right[0] < 0.95
+    assert abs(thought[0] - thought[1]) < 3
+
+
+def test_the_guide_is_followed(writer: Writer, prompts: list[Prompt]) -> None:
+    """Towards a thought, and away from one; the value of an answer is the aggregate of its steps."""
+    thinks = by_function(lambda prompt, text: float("<think></think>" not in text))
+    lazy = by_function(lambda prompt, text: float("<think></think>" in text))
+    wide = replace(STEPPED, n=24)
+    assert all("<think></think>" not in each.chosen.text for each in wide.think(writer, prompts, thinks))
+    assert all("<think></think>" in each.chosen.text for each in wide.think(writer, prompts, lazy))
+    leaf = Leaf(Draft(prompts[0]), (0.5, 0.2, 0.4))
+    values = [replace(STEPPED, aggregate=how)._value(leaf) for how in ("last", "min", "prod")]
+    assert values == pytest.approx([0.4, 0.2, 0.04])
+    with pytest.raises(ValueError, match=r"a step's score of -1; allowed for a product"):
+        replace(STEPPED, aggregate="prod")._value(replace(leaf, scores=(-1.0, 2.0)))
+    with pytest.raises(ValueError, match="no guide"):
+        STEPPED.think(writer, prompts)
+    with pytest.raises(ValueError, match="n a multiple of width"):
+        Beam(6, 4)
+
+
+def test_a_beam_keeps_the_best_of_all_and_trees_their_own_best(writer: Writer, sums: list[Prompt]) -> None:
+    """Seen from the guide's side: what it is asked second goes on from what it scored highest first, over all or tree by tree."""
+    for diverse in (False, True):
+        calls: list[list[Group]] = []
+        guide: Guide = lambda groups, calls=calls: [calls.append(list(groups)), GUIDE(groups)][1]  # noqa: E731
+        Beam(8, 2, diverse, stop=(), step_tokens=5).think(writer, sums[:1], guide)
+        assert [len(group.responses) for group in calls[0]] == ([2] * 4 if diverse else [8])
+        kept = [{response.tokens[:5] for response in group.responses} for group in calls[1]]
+        best = [sorted(group.responses, key=lambda r: -(r.total or 0))[: len(group.responses) // 2] for group in GUIDE(calls[0])]
+        left = [{r.tokens for r in row if r.stop is None} for row in best]
+        assert kept == [tokens for tokens in left if tokens] and sum(map(len, kept)) > 1
+
+
+def test_a_budget_beyond_every_thought_changes_nothing(writer: Writer, sums: list[Prompt]) -> None:
+    samples = [row[0] for row in plain(writer, sums, 1)]
+    assert [bare(each.chosen) for each in Budget(budget=48).think(writer, sums)] == samples
+    [end] = writer.tokenizer.encode("</think>", add_special_tokens=False)
+    longest = max(response.tokens.index(end) for response in samples if end in response.tokens) + 1
+    found = [each.chosen for each in Budget(budget=longest).think(writer, sums)]
+    assert longest > 15 and [response.tokens[:longest] for response in found] == [response.tokens[:longest] for response in samples]
+
+
+def test_a_thought_is_cut_at_the_budget_and_stretched_by_a_word(writer: Writer, sums: list[Prompt]) -> None:
+    samples = [row[0] for row in plain(writer, sums, 1)]
+    over = ["</think>" not in writer.cut(response, 6).text and "<think>" in response.text for response in samples]
+    assert set(over) == {True, False}
+    for was, long, each in zip(samples, over, Budget(budget=6).think(writer, sums), strict=True):
+        now = each.chosen
+        if long:
+            assert now.tokens[:6] == was.tokens[:6] and now.mask[:6] == (True,) * 6
+            assert now.mask.count(False) == 1 and now.mask[6] is False
+            assert now.text.startswith(writer.cut(was, 6).text + "</think>") and each.tokens == len(now.tokens) - 1
+        else:
+            assert now.text.count("</think>") <= 1 and all(now.mask)
+    for each in Budget(stretches=2, word="Wait").think(writer, sums):
+        waits = each.chosen.text.count("Wait")
+        assert each.chosen.mask.count(False) == 4 * waits and each.chosen.text.count("</think>") <= 1
+        assert waits == 2 or "</think>" not in each.chosen.text, "fewer only where no thought came to its end"
+    assert all("Wait" not in each.chosen.text for each in Budget(5, stretches=2).think(writer, sums)), "beyond the budget"
+
+
+def test_no_room_is_told_and_never_overrun(writer: Writer, prompts: list[Prompt]) -> None:
+    small = replace(writer, context=len(prompts[0].tokens) + 12)
+    for thinker in THINKERS.values():
+        for found in think(thinker, small, prompts[:2]):
+            assert all(len(response.tokens) <= 12 and response.stop for response in found.responses)
+    with pytest.raises(ValueError, match="the model's context holds"):
+        long = replace(prompts[0], tokens=prompts[0].tokens * 80)
+        Drawn(2).think(writer, [long])
+
+
+def test_a_stop_string_of_the_sampling_ends_an_answer_in_steps_too(writer: Writer, prompts: list[Prompt]) -> None:
+    short = replace(writer, sampling=replace(writer.sampling, stop=("</think>",)))
+    for found in STEPPED.think(short, prompts, GUIDE):
+        assert all(response.text.endswith("</think>") for response in found.responses if response.stop == "stop")
+        assert {response.stop for response in found.responses} <= {"stop", "length", "eos"}
+        assert "stop" in {response.stop for response in found.responses}
+
+
+def test_a_revision_is_the_conversation_that_the_template_writes(writer: Writer, prompts: list[Prompt]) -> None:
+    [found] = Revision(3).think(writer, prompts[:1])
+    first, second, third = found.responses
+    assert found.chosen is third and third.tokens[: len(second.tokens)] == second.tokens
+    said = [("user", QUESTIONS[0]), ("assistant", first.text), ("user", AGAIN), ("assistant", second.text)]
+    whole = rendered(writer.tokenizer, [{"role": role, "content": text} for role, text in said], answer_next=False)
+    assert first.stop == second.stop == "eos", "else the template would end them"
+    assert decode(writer.tokenizer, prompts[0].tokens + second.tokens) == whole
+    assert second.text not in first.text and decode(writer.tokenizer, second.tokens).endswith(second.text + "<|end|>")
+    assert second.mask.count(False) == len(further_turn(writer.tokenizer, AGAIN)[0]) - 1, "the first answer's end is its own"
+    [best] = Revision(3, chooser=BestOfN()).think(writer, prompts[:1], GUIDE)
+    assert best.chosen.total == max(response.total or 0 for response in best.responses)
+
+
+def test_rounds_agree_with_the_whole_vote(writer: Writer, sums: list[Prompt]) -> None:
+    """With no error the answer is that of all answers, fewer of which are drawn; with one, fewer still."""
+    exact, loose = VoteInRounds(8, 2, 0.0), VoteInRounds(8, 2, 0.3)
+    asked, writer = sums[:8], replace(writer, sampling=replace(writer.sampling, temperature=0.4))
+    rounds = [plain(replace(writer, seed=round_seed(writer.seed, number)), asked, 2) for number in range(4)]
+    whole = [[response for each in rounds for response in each[p]] for p in range(len(asked))]
+    found = exact.think(writer, asked)
+    assert [bare(each.chosen) for each in found] == [choose(Vote(), row) for row in whole]
+    assert all([*map(bare, each.responses)] == row[: len(each.responses)] for each, row in zip(found, whole, strict=True))
+    drawn = [sum(len(each.responses) for each in thinker.think(writer, asked)) for thinker in (exact, loose)]
+    assert drawn[1] < drawn[0] < 64
+    assert rounds[0] == plain(writer, asked, 2), "the first round is what is drawn without rounds"
+
+
+def test_squashed_keeps_the_order_and_what_has_failed() -> None:
+    groups = [Group(Prompt("a", (1,), "a"), tuple(Response((1,), (True,), "", score=Score(total)) for total in (-2.0, None, 3.0)))]
+    totals = [response.total for response in squashed(list)(groups)[0].responses]
+    assert totals == [pytest.approx(0.1192029), None, pytest.approx(0.9525741)]
+
+
+def test_from_python_and_by_name(writer: Writer, prompts: list[Prompt]) -> None:
+    found = ikusei.answer("seedling", QUESTIONS[0], think="vote", n=4, sampling=writer.sampling, seed=3)
+    [same] = Drawn(4).think(writer, prompts[:1])
+    assert bare(found.chosen) == bare(same.chosen) and found.tokens == same.tokens
+    led = ikusei.answer("seedling", QUESTIONS[0], Beam(4, 2, stop=(" ",)), reward=lambda prompt, text: -len(text), sampling=writer.sampling)
+    assert led.chosen.total == max(response.total or -99 for response in led.responses)
+    assert read_way("4x") == (Drawn(4), None) and read_way("budget:3x") == (Budget(stretches=2), None)
+    assert read_way("dvts:16x:runs/a:b") == (Beam(16, 4, diverse=True), "runs/a:b")
+    for words, problem in {"vot:4x": "'vot' 4 times", "vote:x": "allowed: Nx", "beam:8x": "needs a reward"}.items():
+        with pytest.raises(ValueError, match=problem):
+            read_way(words)
+
+
+def test_a_conversation_that_thinks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("123+456=\n\n"))
+    with pytest.raises(SystemExit) as ended:
+        main(["chat", "seedling", "--think", "4x", "--max-tokens", "32"])
+    assert ended.value.code == 0 and re.search(r"[1-4] of 4 say so · \d+ tokens", capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        main(["sample", "1+1=", "--model", "seedling", "--think", "2x", "--json", "--max-tokens", "8"])
+    [row] = json.loads(capsys.readouterr().out)
+    assert row["chosen_from"] == 2 and 2 <= row["tokens"] <= 16
+    with pytest.raises(SystemExit) as refused:
+        main(["sample", "1+1=", "--model", "seedling", "--think", "2x", "--num", "2"])
+    assert refused.value.code == 2
