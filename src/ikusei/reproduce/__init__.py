@@ -9,4 +9,5 @@ from __future__ import annotations
 CLAIMS = (  # in the order in which they are told
     "kl_estimators",
     "crossing",
+    "zero_curve",
 )
