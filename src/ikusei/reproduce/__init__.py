@@ -11,4 +11,6 @@ CLAIMS = (  # in the order in which they are told
     "displacement",
     "filtered_dpo",
     "regularised_bon",
+    "crossing",
+    "zero_curve",
 )
