@@ -13,4 +13,5 @@ CLAIMS = (  # in the order in which they are told
     "regularised_bon",
     "crossing",
     "zero_curve",
+    "online_dpo",
 )
