@@ -8,5 +8,6 @@ from __future__ import annotations
 
 CLAIMS = (  # in the order in which they are told
     "kl_estimators",
+    "over_optimisation_bon",
     "regularised_bon",
 )
