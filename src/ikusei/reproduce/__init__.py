@@ -10,6 +10,7 @@ CLAIMS = (  # in the order in which they are told
     "kl_estimators",
     "displacement",
     "filtered_dpo",
+    "over_optimisation_bon",
     "regularised_bon",
     "crossing",
     "zero_curve",

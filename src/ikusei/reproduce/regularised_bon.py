@@ -71,7 +71,7 @@ def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
     axes[0].set_xticks(range(len(ALPHAS)), [f"{alpha:g}" for alpha in ALPHAS])
     axes[0].axhline(float(np.mean([each["one"] for each in found])), color=BEFORE, linewidth=0.9, linestyle=(0, (3, 3)), label="one answer")
     axes[0].set(xlabel="α (0 is best of n), spreads of the proxy", ylim=(0, 1.03), title=f"share right, best of {ANSWERS}")
-    axes[0].legend(frameon=False, labelcolor=INK, fontsize=8, loc="lower right")
+    axes[0].legend(frameon=False, labelcolor=INK, fontsize=8, loc="lower left", ncols=2)
     over_seeds(axes[1], RHOS, [gaps(each) for each in found], AFTER)
     axes[1].axhline(0, color=BEFORE, linewidth=0.9)
     axes[1].set(xlabel="correlation of proxy and gold", title="gain of the chosen α over best of n")
