@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 from ikusei.reproduce import CLAIMS
 from ikusei.reproduce.claim import Claim, Criterion, Found
 from ikusei.reproduce.running import SEEDS, load, results
-from ikusei.run.files import write_text
+from ikusei.run.files import plain, read_json, write_text
 from ikusei.run.plots import panels, standalone
 from ikusei.run.words import duration
 
+KEPT = ("seed", "found", "seconds", "git", "versions")
 HEAD = """# The field's claims, tried again
 
 Made by `ikusei reproduce all --out docs` (`quick` for the short ones, a name for one). Each claim's experiment and criteria stand in
@@ -23,13 +25,19 @@ this scale otherwise. Models are tiny and tasks simple: this says what these met
 
 
 def write(folder: Path, docs: Path) -> Path:
-    """The page and its figures, of what has been measured in `folder`. Returns the page's path."""
-    measured = {name: results(folder, name) for name in CLAIMS}
-    whole = {name: rows for name, rows in measured.items() if len(rows) == len(SEEDS)}
-    pictures = docs / "reproduced"
-    pictures.mkdir(parents=True, exist_ok=True)
-    for name, rows in whole.items():
-        write_text(pictures / f"{name}.svg", picture(name, load(name), [row["found"] for row in rows]))
+    """The page, its figures and what they were drawn from, of what has been measured in `folder`; of other claims what `docs` holds stays.
+    Returns the page's path."""
+    kept = docs / "reproduced"
+    kept.mkdir(parents=True, exist_ok=True)
+    whole = {}
+    for name in CLAIMS:
+        rows, file = results(folder, name), kept / f"{name}.json"
+        if len(rows) == len(SEEDS):
+            lines = ",\n".join(json.dumps(plain({key: row[key] for key in KEPT})) for row in rows)
+            write_text(file, f"[\n{lines}\n]\n")
+        if file.exists():
+            whole[name] = read_json(file)
+            write_text(kept / f"{name}.svg", picture(name, load(name), [row["found"] for row in whole[name]]))
     told = [HEAD, *table(whole), *(line for name, rows in whole.items() for line in section(name, load(name), rows))]
     missing = [name for name in CLAIMS if name not in whole]
     if missing:
