@@ -10,4 +10,5 @@ CLAIMS = (  # in the order in which they are told
     "kl_estimators",
     "crossing",
     "zero_curve",
+    "cold_start",
 )
