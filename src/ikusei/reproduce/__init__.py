@@ -11,4 +11,5 @@ CLAIMS = (  # in the order in which they are told
     "crossing",
     "zero_curve",
     "cold_start",
+    "clip_higher",
 )
