@@ -12,4 +12,5 @@ CLAIMS = (  # in the order in which they are told
     "zero_curve",
     "cold_start",
     "clip_higher",
+    "importance_sampling",
 )
