@@ -15,4 +15,8 @@ CLAIMS = (  # in the order in which they are told
     "crossing",
     "zero_curve",
     "online_dpo",
+    "cold_start",
+    "length_bias",
+    "clip_higher",
+    "importance_sampling",
 )
