@@ -11,4 +11,5 @@ CLAIMS = (  # in the order in which they are told
     "displacement",
     "filtered_dpo",
     "online_dpo",
+    "lm_loss",
 )
