@@ -12,4 +12,5 @@ CLAIMS = (  # in the order in which they are told
     "filtered_dpo",
     "online_dpo",
     "lm_loss",
+    "three_sets",
 )
