@@ -19,4 +19,6 @@ CLAIMS = (  # in the order in which they are told
     "length_bias",
     "clip_higher",
     "importance_sampling",
+    "lm_loss",
+    "three_sets",
 )
