@@ -9,5 +9,6 @@ from __future__ import annotations
 CLAIMS = (  # in the order in which they are told
     "kl_estimators",
     "over_optimisation_bon",
+    "over_optimisation_rl",
     "regularised_bon",
 )
