@@ -10,5 +10,6 @@ CLAIMS = (  # in the order in which they are told
     "kl_estimators",
     "over_optimisation_bon",
     "over_optimisation_rl",
+    "ensembles",
     "regularised_bon",
 )
