@@ -8,6 +8,7 @@ from __future__ import annotations
 
 CLAIMS = (  # in the order in which they are told
     "kl_estimators",
+    "reward_model_data",
     "over_optimisation_bon",
     "over_optimisation_rl",
     "ensembles",
