@@ -9,6 +9,7 @@ from __future__ import annotations
 CLAIMS = (  # in the order in which they are told
     "kl_estimators",
     "reward_model_data",
+    "adaptive_kl",
     "over_optimisation_bon",
     "over_optimisation_rl",
     "ensembles",
