@@ -13,5 +13,6 @@ CLAIMS = (  # in the order in which they are told
     "over_optimisation_bon",
     "over_optimisation_rl",
     "ensembles",
+    "inference_scaling",
     "regularised_bon",
 )
