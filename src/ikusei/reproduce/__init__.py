@@ -15,4 +15,5 @@ CLAIMS = (  # in the order in which they are told
     "ensembles",
     "inference_scaling",
     "regularised_bon",
+    "reward_hacks",
 )
