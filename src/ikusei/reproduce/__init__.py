@@ -10,7 +10,12 @@ CLAIMS = (  # in the order in which they are told
     "kl_estimators",
     "displacement",
     "filtered_dpo",
+    "reward_model_data",
+    "adaptive_kl",
     "over_optimisation_bon",
+    "over_optimisation_rl",
+    "ensembles",
+    "inference_scaling",
     "regularised_bon",
     "crossing",
     "zero_curve",
@@ -21,4 +26,5 @@ CLAIMS = (  # in the order in which they are told
     "importance_sampling",
     "lm_loss",
     "three_sets",
+    "reward_hacks",
 )

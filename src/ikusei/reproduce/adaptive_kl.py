@@ -1,0 +1,113 @@
+"""PPO's adaptive coefficient holds the KL at its target while the score rises; with the sign flipped the score falls.   arXiv:1909.08593
+
+    kl_coef <- kl_coef (1 + e episodes / horizon)          e = KL / target - 1, held within 0.2
+
+The flipped run is the control, after the bug of that paper's section 4.4. Left out: a sweep of targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.drawing import over_seeds
+from ikusei.reproduce.lab import Lab
+from ikusei.run.plots import AFTER, BEFORE, INK, LOST
+from ikusei.run.story import read_story
+
+TARGET, STEPS, CONTROL = 2.0, 50, 12
+GOLD = "ikusei.reproduce.people:gold"
+
+
+def recipe(steps: int, weight: float) -> dict[str, Any]:
+    return {
+        "model": "seedling",
+        "task": "cat_lover",
+        "rewards": [{"path": GOLD, "weight": weight}],
+        "policy": {"critic": "head", "eps": 1e-5},
+        "algorithm": {"name": "ppo", "kl_coef": 0.15, "target_kl": TARGET, "horizon": 400, "missing_eos_score": None},
+        "sampling": {"max_tokens": 48},
+        "train": {"steps": steps, "prompts_per_step": 48, "num_responses": 2, "lr": 3e-4, "save_every": steps},
+        "eval": {"num_prompts": 0},
+        "watch": {"gold_every": 0},
+    }
+
+
+def measure(lab: Lab) -> Found:
+    """Of each step: score and KL of its 96 answers, the coefficient's part of the reward, and the mean ratio before the update."""
+    found = {}
+    for name, steps, weight in (("adaptive", STEPS, 1.0), ("flipped", CONTROL, -1.0)):
+        rows = read_story(lab.train(name, recipe(steps, weight))).rows
+        found[name] = {
+            "score": [row["rewards/gold/mean"] for row in rows],
+            "spread": rows[0]["rewards/gold/std"],
+            "kl": [row["objective/kl"] for row in rows],
+            "ratio": [row["ratio"] for row in rows],
+            "penalty": [row["objective/non_score_reward"] for row in rows],
+        }
+    return found
+
+
+def ends(values: Sequence[float]) -> tuple[float, float]:
+    """The first and the last tenth."""
+    tenth = max(1, len(values) // 10)
+    return fmean(values[:tenth]), fmean(values[-tenth:])
+
+
+def held(found: Found) -> float:
+    """The mean KL of the last 30 % of the steps."""
+    return fmean(found["adaptive"]["kl"][-int(0.3 * STEPS) :])
+
+
+def gained(found: Found, name: str) -> float:
+    """In spreads of the score at the start."""
+    before, after = ends(found[name]["score"])
+    return (after - before) / found[name]["spread"]
+
+
+def ratio_off(found: Found) -> float:
+    return max(abs(ratio - 1) for ratio in found["adaptive"]["ratio"])
+
+
+def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+    over_seeds(axes[0], range(1, STEPS + 1), [each["adaptive"]["kl"] for each in found], AFTER)
+    axes[0].axhline(TARGET, color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
+    axes[0].fill_between([0.7 * STEPS, STEPS], 0.75 * TARGET, 1.25 * TARGET, color=BEFORE, alpha=0.25, linewidth=0)
+    axes[0].set(xlabel="step", title="KL, nats an answer; dashed: the target")
+    for name, colour, label in (("adaptive", AFTER, "reward"), ("flipped", LOST, "its sign flipped")):
+        steps = range(1, len(found[0][name]["score"]) + 1)
+        over_seeds(axes[1], steps, [each[name]["score"] for each in found], colour, label)
+    axes[1].axhline(fmean(each["adaptive"]["score"][0] for each in found), color=BEFORE, linewidth=0.9)
+    axes[1].set(xlabel="step", title="score (grey: the first answers')")
+    axes[1].legend(frameon=False, labelcolor=INK, fontsize=8)
+
+
+CLAIM = Claim(
+    says="PPO with an adaptive coefficient holds the KL at its target while the score rises",
+    source="Ziegler et al. 2019, arXiv:1909.08593",
+    setup=f"PPO from the seedling on questions about cats, {STEPS} steps of 96 answers, one update each; the score is a formula (kindness "
+    f"and detail), the target {TARGET:g} nats an answer, the horizon 400 episodes; {CONTROL} steps with the reward's sign flipped.",
+    measure=measure,
+    criteria=(
+        Criterion(
+            "the mean KL of the last 30 % of the steps is within 25 % of the target",
+            lambda f: abs(held(f) / TARGET - 1) <= 0.25,
+            lambda f: f"{held(f):.2f} of {TARGET:g} nats",
+        ),
+        Criterion(
+            "the score rises by a spread or more",
+            lambda f: gained(f, "adaptive") >= 1,
+            lambda f: f"{gained(f, 'adaptive'):+.2f} σ",
+        ),
+        Criterion("before every update the mean ratio is 1 ± 1e-5", lambda f: ratio_off(f) <= 1e-5, lambda f: f"off by {ratio_off(f):.1g}"),
+        Criterion(
+            "control: with the sign flipped the score falls", lambda f: gained(f, "flipped") < 0, lambda f: f"{gained(f, 'flipped'):+.2f} σ"
+        ),
+    ),
+    draw=draw,
+    panels=2,
+)
