@@ -32,7 +32,9 @@ def answers(run: Run, name: str, step: int, right: float, num_prompts: int = 8, 
     """An evaluation of sampled answers whose intervals reach 0.05 to either side."""
     figures = {"pass@1": right, "pass@4": min(1.0, right + 0.2), "reward": right if reward is None else reward}
     told = {key: {"value": value, "low": value - 0.05, "high": value + 0.05} for key, value in figures.items()}
-    rows = [{"prompt_id": f"p{i}", "prompt": "ねこ", "answer": None, "response": "はい", "correct": True} for i in range(num_prompts)]
+    told_right = [i < round(20 * right) for i in range(20)]  # of each prompt's twenty samples
+    row = {"prompt": "ねこ", "answer": None, "response": "はい", "num_tokens": 2}
+    rows = [{"prompt_id": f"p{i}", "correct": each, **row} for i in range(num_prompts) for each in told_right]
     run.write_eval(name, step, {"name": name, "step": step, "num_prompts": num_prompts, "num_samples": 4, "seconds": 1.0, **told}, rows)
 
 
@@ -95,7 +97,7 @@ def test_a_whole_road(tmp_path: Path) -> None:
     finish(road, "finished")
     source, text = overview(road, "1-sft", "2-rankings", "3-reward", "4-ppo")
     assert "right at the first try 20% → 70% 95% intervals 15–25% and 65–75%" in text
-    assert "From the start to after ppo, right at the first try: more than before, the two intervals lie apart." in text
+    assert "From the start to after ppo, right at the first try: +50 points (95% interval" in text
     assert "Not compared" not in text and "before ppo" not in text  # what a stage begins with is what the one before it left
     assert source.count("<svg") == 1 and all(f">{label}</text>" in source for label in ("start", "sft", "ppo", "pass@1", "pass@4"))
     assert "1 sft lm 2" in text and "right at the first try 20% (15–25%) → 40% (35–45%)" in text
@@ -132,7 +134,7 @@ def test_what_was_measured_in_another_way_is_not_compared(tmp_path: Path, other:
     answers(second, "after", 2, 0.55, reward=2.5)
     finish(road, "finished")
     source, text = overview(road, "1-sft", "2-grpo")
-    assert "From before grpo to after grpo, right at the first try: the two intervals overlap" in text
+    assert "From before grpo to after grpo, right at the first try: neither gain nor loss can be claimed: +5 points" in text
     assert "From before grpo to after grpo, reward judge, gold: more than before" in text
     assert "with other sampling: start, sft." in text and source.count("<svg") == 2
 

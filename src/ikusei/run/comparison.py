@@ -122,12 +122,16 @@ def together(name: str, every: Sequence[Evaluation], how: Mapping[str, Any]) -> 
 
 
 def of_run(story: Story) -> Comparison | None:
-    """What one run gained: after less before, on the prompts of both; None where one of them has no samples."""
-    made = [story.after, story.before]
-    if not all(each is not None and each.samples for each in made):
+    """What one run gained: after less before."""
+    return between(story.after, story.before)
+
+
+def between(one: Evaluation | None, other: Evaluation | None) -> Comparison | None:
+    """`one` less `other`, two evaluations made alike; None where one has no samples, or their prompts differ."""
+    if one is None or other is None or not (one.samples and other.samples):
         return None
-    after, before = (together(each.name, [each], {}) for each in made if each is not None)
-    return compare(after, before) if after.right.keys() == before.right.keys() else None
+    a, b = together(one.name, [one], {}), together(other.name, [other], {})
+    return compare(a, b) if a.right.keys() == b.right.keys() else None
 
 
 def how_measured(story: Story, run: Path) -> dict[str, Any]:

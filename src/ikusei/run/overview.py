@@ -13,11 +13,12 @@ from typing import Any
 
 from ikusei.run import collected, files, gains, plots
 from ikusei.run.charts import Chart
+from ikusei.run.comparison import between
 from ikusei.run.gains import Card
 from ikusei.run.report import alarms, costs, failures, render, spent, trouble
 from ikusei.run.statistics import Interval
 from ikusei.run.story import Evaluation, Story, read_story
-from ikusei.run.words import compare, duration, estimate, percent, plural, span
+from ikusei.run.words import above_or_below, compare, duration, estimate, gained, percent, plural, span
 
 START = "start"
 LENS = "lens.svg"  # P(set) by stage, where the road drew it
@@ -177,14 +178,23 @@ def words(points: Sequence[Point], every: Sequence[Point]) -> Iterator[str]:
     first, last = points[0], points[-1]
     since = {START: "From the start"}.get(first.label, f"From {first.label}" if first.is_before else f"From after {first.label}")
     for key, label, _ in figures_of(points):
-        yield {
-            "higher": f"{since} to after {last.label}, {label}: more than before, the two intervals lie apart.",
-            "lower": f"{since} to after {last.label}, {label}: less than before, the two intervals lie apart.",
-            "same": f"{since} to after {last.label}, {label}: the two intervals overlap, so neither gain nor loss can be claimed.",
-        }[compare(first.made.intervals[key], last.made.intervals[key])]
+        yield f"{since} to after {last.label}, {label}: {change_between(first.made, last.made, key)}"
     other = [point.label for point in every if yardstick(point) != yardstick(last)]
     if other:
         yield f"Not compared, for they were measured on other prompts, by other judges or with other sampling: {', '.join(other)}."
+
+
+def change_between(first: Evaluation, last: Evaluation, key: str) -> str:
+    """Prompt by prompt where answers are right or wrong, else by the two intervals."""
+    found = between(last, first) if key == "pass@1" else None
+    if found is not None:
+        unsure = "neither gain nor loss can be claimed: " if above_or_below(found.gains[1]) == "same" else ""
+        return f"{unsure}{gained(found.gains[1])}, prompt by prompt."
+    return {
+        "higher": "more than before, the two intervals lie apart.",
+        "lower": "less than before, the two intervals lie apart.",
+        "same": "the two intervals overlap, so neither gain nor loss can be claimed.",
+    }[compare(first.intervals[key], last.intervals[key])]
 
 
 def charts(points: Sequence[Point]) -> Iterator[Chart]:
