@@ -9,6 +9,7 @@ from __future__ import annotations
 CLAIMS = (  # in the order in which they are told
     "kl_estimators",
     "displacement",
+    "dpo_frontier",
     "filtered_dpo",
     "online_dpo",
     "lm_loss",
