@@ -13,5 +13,6 @@ CLAIMS = (  # in the order in which they are told
     "filtered_dpo",
     "online_dpo",
     "lm_loss",
+    "few_shot",
     "three_sets",
 )
