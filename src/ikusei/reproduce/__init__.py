@@ -9,6 +9,7 @@ from __future__ import annotations
 CLAIMS = (  # in the order in which they are told
     "kl_estimators",
     "displacement",
+    "dpo_frontier",
     "filtered_dpo",
     "reward_model_data",
     "adaptive_kl",
@@ -25,6 +26,7 @@ CLAIMS = (  # in the order in which they are told
     "clip_higher",
     "importance_sampling",
     "lm_loss",
+    "few_shot",
     "three_sets",
     "reward_hacks",
 )
