@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ikusei.run.charts import kl_of
 from ikusei.run.folder import Run
 from ikusei.run.plots import Line, by_step, extremes
 from ikusei.run.questions import side_by_side
@@ -398,3 +399,16 @@ def test_thought_and_answer_are_told_apart(response: str, thought: str | None, a
 def test_long_texts_are_cut_and_say_so() -> None:
     row = {"prompt_id": "p", "prompt": "p", "response": "x" * 5000, "correct": True}
     assert side_by_side([row], [row])[0].before.answer.endswith("x … (3,500 more characters)")
+
+
+def test_what_is_trained_on_and_the_gold_are_drawn_over_the_root_of_kl(tmp_path: Path) -> None:
+    """KL an answer: as PPO tells it, or a token's times the answer's length; steps that lack one of the three are left out."""
+    assert [kl_of(row) for row in ({"objective/kl": 4.0, "kl": 9.0}, {"kl": 0.5, "completions/mean_length": 8.0}, {"kl": 1.0}, {})] == [
+        4.0, 4.0, None, None,
+    ]  # fmt: skip
+    rewards = [{"name": "proxy", "gold": False, "path": "my.py:proxy"}, {"name": "exact", "gold": True, "path": "exact"}]
+    for steps, drawn in ((9, 1), (1, 0)):
+        run = Run.create(tmp_path, f"tiny{steps}", "", {"rewards": rewards}, {})
+        for step in range(1, steps + 1):
+            run.record(step, {"reward": step / 10, "rewards/exact/mean": step % 5 / 10, "objective/kl": float(step)})
+        assert report(run)[0].count("Reward and exact over √KL</h3>") == drawn

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
 
 from ikusei.run import plots
 from ikusei.run.health import FOR_LARGE_MODELS, HEALTHY
@@ -62,6 +66,7 @@ def charts(story: Story) -> Iterator[Chart]:
     for name in (spec["name"] for spec in story.settings.get("rewards") or [] if spec.get("gold")):
         if len(story.line(f"rewards/{name}/mean")[0]) > 1:
             yield of_gold(story, name)
+            yield from against_kl(story, name)
     for metrics, title, share, shown in CHARTS:
         found = [(metric, *story.line(metric)) for metric in metrics]
         if not all(len(steps) > 1 for _, steps, _ in found) or (metrics == ("loss",) and story.finite("reward")):
@@ -81,6 +86,31 @@ def of_gold(story: Story, name: str) -> Chart:
     line = plots.Line(steps, values, points=held_out, marks=alarms_at(story))
     note = "points: on held-out prompts, 95% intervals" + ("; dashed: alarms" if line.marks else "")
     return Chart(f"{name}, which is not trained on", plots.by_step(f"rewards/{name}", line, None), note, True)
+
+
+def against_kl(story: Story, name: str) -> Iterator[Chart]:
+    """What is trained on and a gold reward over how far the policy has gone, where that was measured: the plot of arXiv:2210.10760."""
+    rows = [(distance, row["reward"], row[f"rewards/{name}/mean"]) for row in story.rows if (distance := kl_of(row)) is not None]
+    rows = [row for row in rows if None not in row]
+    if len(rows) < 2:
+        return
+    roots = [math.sqrt(max(distance, 0.0)) for distance, *_ in rows]
+
+    def draw(axes: Sequence[Axes]) -> None:
+        for panel, which, title, colour in zip(axes, (1, 2), ("trained on", name), (plots.LOST, plots.AFTER), strict=True):
+            panel.plot(roots, [row[which] for row in rows], "o-", color=colour, linewidth=0.8, markersize=2.5)
+            panel.set(title=title, xlabel="√KL, nats an answer")
+
+    note = "a point a step. Where the left still rises and the right falls, the reward is being cheated"
+    yield Chart(f"Reward and {name} over √KL", plots.panels(f"{name} over kl", 2, draw), note, True)
+
+
+def kl_of(row: dict[str, Any]) -> float | None:
+    """KL from the reference, nats an answer; of algorithms that tell it by token, times the tokens of an answer."""
+    if row.get("objective/kl") is not None:
+        return row["objective/kl"]
+    by_token, length = row.get("kl"), row.get("completions/mean_length")
+    return None if by_token is None or length is None else by_token * length
 
 
 def alarms_at(story: Story) -> list[int]:
