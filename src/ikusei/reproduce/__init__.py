@@ -11,6 +11,7 @@ CLAIMS = (  # in the order in which they are told
     "crossing",
     "zero_curve",
     "cold_start",
+    "length_bias",
     "clip_higher",
     "importance_sampling",
 )
