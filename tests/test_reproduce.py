@@ -74,11 +74,11 @@ def test_the_command_measures_keeps_and_writes_the_page(tmp_path: Path, capsys: 
     before = (tmp_path / "docs" / "reproduced.md").read_text()
     page.write(tmp_path / "made", tmp_path / "docs")
     assert (tmp_path / "docs" / "reproduced.md").read_text() == before, "what is not measured there stays as it was"
-    seconds = [read_json(tmp_path / "made" / "kl_estimators" / f"seed-{seed}" / "found.json")["seconds"] for seed in (0, 2)]
+    taken = [read_json(tmp_path / "made" / "kl_estimators" / f"seed-{seed}" / "found.json")["cpu_s"] for seed in (0, 2)]
     assert [(each.name, each.seed, each.problem) for each in running.carry_out(["kl_estimators"], tmp_path / "made")] == [
         ("kl_estimators", 1, None)
     ]
-    assert all(seconds)
+    assert all(taken)
 
 
 def test_a_claim_that_fails_is_told_and_leaves_the_others_alone(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_every_claim_says_what_it_must(name: str) -> None:
 
 
 def test_the_page_says_which_criterion_failed(tmp_path: Path) -> None:
-    rows = [{"seed": seed, "found": {"from": 1, "to": to}, "seconds": 2.0} for seed, to in enumerate((2, 0, 4))]
+    rows = [{"seed": seed, "found": {"from": 1, "to": to}, "cpu_s": 2.0} for seed, to in enumerate((2, 0, 4))]
     told = "\n".join(page.section("rising", claim(RISES, SMALL), rows))
     assert "| it rises | 1 → 2 ✓ | 1 → 0 ✗ | 1 → 4 ✓ |" in told and "**undecided**" in told
     write_json(tmp_path / "x.json", rows)

@@ -43,10 +43,11 @@ def measure(lab: Lab) -> Found:
         made = lab.train(f"taught-{steps}", shown(lab, steps - before, model, start=before * ROWS // 1000))
         starts.append(asked(lab, f"answers-{steps}", made))
         model = str(made / "final")
-    after = asked(lab, "answers-after", lab.train(f"rl-{TAUGHT[-1]}", rewarded(lab, model, RL_STEPS)))
+    last = asked(lab, "answers-after", lab.train(f"rl-{TAUGHT[-1]}", rewarded(lab, model, RL_STEPS)))
     story = read_story(alone)
-    rates = [[fmean(map(fmean, row)) for row in each] for each in (*starts, after)]
-    gain = paired(*({str(i): rate for i, rate in enumerate(each)} for each in (rates[-1], rates[-2])))
+    rates = [[fmean(map(fmean, row)) for row in each] for each in (*starts, last)]
+    before, after = ({str(i): rate for i, rate in enumerate(each)} for each in rates[-2:])
+    gain = paired(after, before)
     return {
         "pass": [fmean(each) for each in rates[:-1]],
         "forecast": [fmean(teaches(sum(map(sum, row[: MANY // G // 2])), MANY // 2) for row in each) for each in starts],

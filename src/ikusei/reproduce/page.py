@@ -14,7 +14,7 @@ from ikusei.run.files import plain, read_json, write_text
 from ikusei.run.plots import panels, standalone
 from ikusei.run.words import duration
 
-KEPT = ("seed", "found", "seconds", "git", "versions")
+KEPT = ("seed", "found", "cpu_s", "git", "versions")
 HEAD = """# The field's claims, tried again
 
 Made by `ikusei reproduce all --out docs` (`quick` for the short ones, a name for one). Each claim's experiment and criteria stand in
@@ -33,7 +33,7 @@ def write(folder: Path, docs: Path) -> Path:
     for name in CLAIMS:
         rows, file = results(folder, name), kept / f"{name}.json"
         if len(rows) == len(SEEDS):
-            lines = ",\n".join(json.dumps(plain({key: row[key] for key in KEPT})) for row in rows)
+            lines = ",\n".join(json.dumps(plain({key: row.get(key) for key in KEPT})) for row in rows)
             write_text(file, f"[\n{lines}\n]\n")
         if file.exists():
             whole[name] = read_json(file)
@@ -52,13 +52,14 @@ def picture(name: str, claim: Claim, found: Sequence[Found]) -> str:
 
 
 def table(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
-    yield "| claim | verdict | a seed took |"
+    yield "| claim | verdict | CPU of a seed |"
     yield "|---|---|---|"
     for name, rows in measured.items():
         claim = load(name)
         verdict = claim.verdict([row["found"] for row in rows])
-        seconds = sum(row["seconds"] for row in rows) / len(rows)
-        yield f"| [{name}](#{name}): {claim.says} | **{verdict}** | {duration(seconds)} |"
+        taken = [row["cpu_s"] for row in rows if row["cpu_s"] is not None]
+        took = duration(sum(taken) / len(taken)) if taken else "–"
+        yield f"| [{name}](#{name}): {claim.says} | **{verdict}** | {took} |"
 
 
 def section(name: str, claim: Claim, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
