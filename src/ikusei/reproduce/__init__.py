@@ -13,5 +13,6 @@ CLAIMS = (  # in the order in which they are told
     "cold_start",
     "length_bias",
     "clip_higher",
+    "dynamic_sampling",
     "importance_sampling",
 )
