@@ -9,6 +9,7 @@ from __future__ import annotations
 CLAIMS = (  # in the order in which they are told
     "kl_estimators",
     "crossing",
+    "steps_tradeoff",
     "zero_curve",
     "cold_start",
     "length_bias",
