@@ -19,43 +19,36 @@ from ikusei.reproduce.lab import Lab
 from ikusei.run.plots import AFTER, BEFORE, INK, LOST
 from ikusei.run.story import read_story
 
-TARGET, STEPS, CONTROL = 2.0, 50, 12
-GOLD = "ikusei.reproduce.people:gold"
+TARGET, HORIZON, STEPS, CONTROL = 1.0, 200, 50, 12
 
 
 def recipe(steps: int, weight: float) -> dict[str, Any]:
     return {
         "model": "seedling",
-        "task": "cat_lover",
-        "rewards": [{"path": GOLD, "weight": weight}],
+        "task": {"name": "arithmetic", "digits": 3, "terms": 2},
+        "rewards": [{"path": "exact", "weight": weight}],
         "policy": {"critic": "head", "eps": 1e-5},
-        "algorithm": {"name": "ppo", "kl_coef": 0.15, "target_kl": TARGET, "horizon": 400, "missing_eos_score": None},
-        "sampling": {"max_tokens": 48},
-        "train": {"steps": steps, "prompts_per_step": 48, "num_responses": 2, "lr": 3e-4, "save_every": steps},
+        "algorithm": {"name": "ppo", "kl_coef": 0.15, "target_kl": TARGET, "horizon": HORIZON, "missing_eos_score": None},
+        "sampling": {"max_tokens": 96},
+        "train": {"steps": steps, "prompts_per_step": 64, "num_responses": 2, "lr": 2e-4, "save_every": steps},
         "eval": {"num_prompts": 0},
         "watch": {"gold_every": 0},
     }
 
 
 def measure(lab: Lab) -> Found:
-    """Of each step: score and KL of its 96 answers, the coefficient's part of the reward, and the mean ratio before the update."""
+    """Of each step: score and KL of its 128 answers, the coefficient's part of the reward, and the mean ratio before the update."""
     found = {}
     for name, steps, weight in (("adaptive", STEPS, 1.0), ("flipped", CONTROL, -1.0)):
         rows = read_story(lab.train(name, recipe(steps, weight))).rows
         found[name] = {
-            "score": [row["rewards/gold/mean"] for row in rows],
-            "spread": rows[0]["rewards/gold/std"],
+            "score": [row["rewards/exact/mean"] for row in rows],
+            "spread": rows[0]["rewards/exact/std"],
             "kl": [row["objective/kl"] for row in rows],
             "ratio": [row["ratio"] for row in rows],
             "penalty": [row["objective/non_score_reward"] for row in rows],
         }
     return found
-
-
-def ends(values: Sequence[float]) -> tuple[float, float]:
-    """The first and the last tenth."""
-    tenth = max(1, len(values) // 10)
-    return fmean(values[:tenth]), fmean(values[-tenth:])
 
 
 def held(found: Found) -> float:
@@ -64,9 +57,9 @@ def held(found: Found) -> float:
 
 
 def gained(found: Found, name: str) -> float:
-    """In spreads of the score at the start."""
-    before, after = ends(found[name]["score"])
-    return (after - before) / found[name]["spread"]
+    """The score of the last tenth above the start's, in the start's spreads."""
+    line = found[name]["score"]
+    return (fmean(line[-max(1, len(line) // 10) :]) - line[0]) / found[name]["spread"]
 
 
 def ratio_off(found: Found) -> float:
@@ -89,8 +82,9 @@ def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
 CLAIM = Claim(
     says="PPO with an adaptive coefficient holds the KL at its target while the score rises",
     source="Ziegler et al. 2019, arXiv:1909.08593",
-    setup=f"PPO from the seedling on questions about cats, {STEPS} steps of 96 answers, one update each; the score is a formula (kindness "
-    f"and detail), the target {TARGET:g} nats an answer, the horizon 400 episodes; {CONTROL} steps with the reward's sign flipped.",
+    setup=f"PPO from the seedling on sums of three digits, {STEPS} steps of 128 answers, one update each; the score is whether the sum is "
+    f"right, the target {TARGET:g} nat an answer (free, it spends 1.7), the horizon {HORIZON} episodes; {CONTROL} steps with the reward's "
+    "sign flipped. On questions about cats, tried beforehand, the KL ran beyond its target and the score rose by a third of a spread.",
     measure=measure,
     criteria=(
         Criterion(

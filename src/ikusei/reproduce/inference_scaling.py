@@ -34,7 +34,16 @@ from ikusei.types import Group, Response, Sampling, Score
 PROMPTS, ANSWERS, DRAWS = 48, 96, 16
 NS = (1, 2, 4, 8, 16, 32, 64)
 JUDGED = 128  # prompts whose answers the reward model learns from
-SAMPLING = Sampling(temperature=1.3, max_tokens=64)  # so warm that the commonest answer is not always right
+SAMPLING = Sampling(temperature=1.3, max_tokens=64)
+
+EXAMPLES = 14 * 16  # of sums of two digits, which the seedling was not taught: its commonest answers are wrong then
+HALF = {
+    "model": "seedling",
+    "task": {"name": "arithmetic", "digits": 2, "terms": 2, "shown": "worked"},
+    "algorithm": "lm",
+    "train": {"steps": EXAMPLES // 16, "examples_per_step": 16, "lr": 3e-4, "warmup_steps": 2},
+    "eval": {"num_prompts": 0},
+}
 
 
 def measure(lab: Lab) -> Found:
@@ -54,7 +63,17 @@ def measure(lab: Lab) -> Found:
     }
     found["oracle"] = [[pass_at_k(len(yes), sum(yes), n) for yes in right] for n in NS]
     found["one"] = [found["oracle"][0]] * len(NS)
-    return {**found, "mode": [mode_is_right(group) for group in pool], "accuracy": pair_accuracy(said, np.array(right))}
+    return {**found, "accuracy": pair_accuracy(said, np.array(right)), **hard(lab)}
+
+
+def hard(lab: Lab) -> dict[str, Any]:
+    """By N the majority's mean share right on sums of two digits whose commonest answer is wrong, and how many there are."""
+    half = str(lab.train("half", HALF) / "final")
+    pool = answers(half, held_out(half, Arithmetic(2), PROMPTS // 2), ANSWERS, Sampling(max_tokens=64), lab.seed)
+    wrong = [group for group in pool if not mode_is_right(group)]
+    every = [(group, [is_right(group, each) for each in group.responses]) for group in wrong]
+    lines = [fmean([right_at(Vote(), g.responses, yes, n, DRAWS, lab.seed) for g, yes in every] or [math.nan]) for n in NS]
+    return {"wrong": lines, "wrong_prompts": len(wrong)}
 
 
 def is_right(group: Group, response: Response) -> bool:
@@ -90,11 +109,6 @@ def behind(found: Found, better: str, worse: str) -> float:
     return max((fmean(below) - fmean(above)) / max(stdev(below) / PROMPTS**0.5, 1e-9) for above, below in rows)
 
 
-def where_wrong(found: Found) -> list[float]:
-    """By N the majority's share right on the prompts whose commonest answer is wrong."""
-    return [fmean([value for value, mode in zip(row, found["mode"], strict=True) if not mode] or [math.nan]) for row in found["majority"]]
-
-
 def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
     for name, colour, label in (
         ("oracle", INK, "one of N is right"),
@@ -102,7 +116,7 @@ def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
         ("majority", BEFORE, "majority"),
     ):
         over_seeds(axes[0], NS, [[fmean(row) for row in each[name]] for each in found], colour, label)
-    over_seeds(axes[1], NS, [where_wrong(each) for each in found], LOST, "majority")
+    over_seeds(axes[1], NS, [each["wrong"] for each in found], LOST, "majority")
     axes[1].set(title="where the commonest answer is wrong")
     axes[0].set(title="share right", ylim=(0, 1.03))
     for panel in axes:
@@ -125,7 +139,8 @@ CLAIM = Claim(
     "wrong the majority gets worse with N",
     source="Wang et al. 2022, arXiv:2203.11171; Brown et al. 2024, arXiv:2407.21787; Snell et al. 2024, arXiv:2408.03314",
     setup=f"Sums of three digits and the seedling, which is half trained, at temperature {SAMPLING.temperature}; N of {ANSWERS} answers "
-    f"to each of {PROMPTS} held-out sums; votes weighted by a reward model of one pair for each of up to {JUDGED} other sums.",
+    f"to each of {PROMPTS} held-out sums; votes weighted by a reward model of one pair for each of up to {JUDGED} other sums. Commonest "
+    f"answers are hardly ever wrong there, so the last criterion is about {PROMPTS // 2} sums of two digits, after {EXAMPLES} worked ones.",
     measure=measure,
     criteria=(
         Criterion(
@@ -139,8 +154,8 @@ CLAIM = Claim(
         ),
         Criterion(
             "the majority falls with N where the commonest answer is wrong",
-            lambda f: where_wrong(f)[-1] < where_wrong(f)[0],
-            lambda f: f"{where_wrong(f)[0]:.3f} → {where_wrong(f)[-1]:.3f} on {f['mode'].count(False)} of {PROMPTS}",
+            lambda f: f["wrong"][-1] < f["wrong"][0],
+            lambda f: f"{f['wrong'][0]:.3f} → {f['wrong'][-1]:.3f} on {f['wrong_prompts']} of {PROMPTS // 2}",
         ),
     ),
     draw=draw,
