@@ -29,9 +29,9 @@ from ikusei.run.statistics import pass_at_k
 from ikusei.run.story import read_story
 from ikusei.types import Sampling
 
-G, NUM_PROMPTS, MANY = 8, 96, 128
+G, NUM_PROMPTS, MANY = 8, 192, 128
 TAUGHT = (0, 25, 100, 400)  # steps of demonstrations
-RL_STEPS = 100
+RL_STEPS = 200
 
 
 def measure(lab: Lab) -> Found:
