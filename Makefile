@@ -23,7 +23,7 @@ quickstart: install
 	$(BIN)/ikusei train recipes/quickstart.yaml
 
 test: install
-	$(BIN)/python -m pytest -m "not gpu" -n 2
+	$(BIN)/python -m pytest -m "not gpu" -n 3 --dist worksteal
 
 check: install
 	$(BIN)/ruff check .

@@ -139,8 +139,9 @@ CLAIM = Claim(
     "wrong the majority gets worse with N",
     source="Wang et al. 2022, arXiv:2203.11171; Brown et al. 2024, arXiv:2407.21787; Snell et al. 2024, arXiv:2408.03314",
     setup=f"Sums of three digits and the seedling, which is half trained, at temperature {SAMPLING.temperature}; N of {ANSWERS} answers "
-    f"to each of {PROMPTS} held-out sums; votes weighted by a reward model of one pair for each of up to {JUDGED} other sums. Commonest "
-    f"answers are hardly ever wrong there, so the last criterion is about {PROMPTS // 2} sums of two digits, after {EXAMPLES} worked ones.",
+    f"to each of {PROMPTS} held-out sums; votes weighted by a reward model of one pair for each of up to {JUDGED} other sums. There the "
+    "commonest answer is hardly ever wrong (to 2 sums, and to 4 at temperature 1.5, where the last criterion failed), so that one is "
+    f"about {PROMPTS // 2} sums of two digits, after {EXAMPLES} worked ones.",
     measure=measure,
     criteria=(
         Criterion(

@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 from ruamel.yaml import YAML
 
-from ikusei import road
 from ikusei.run.files import discard, plain, read_json, write_json
 from ikusei.run.folder import checkpoints
 
@@ -29,6 +28,8 @@ class Lab:
         Raises:
             RuntimeError: it did not finish.
         """
+        from ikusei import road  # transformers: seconds, and not every claim trains
+
         self.folder.mkdir(parents=True, exist_ok=True)
         file, run = self.folder / f"{name}.yaml", self.folder / name
         if _status(run) == "finished":

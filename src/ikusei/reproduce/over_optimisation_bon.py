@@ -107,7 +107,9 @@ CLAIM = Claim(
     source="Gao, Schulman and Hilton 2022, arXiv:2210.10760",
     setup=f"{ANSWERS} answers of the seedling to each of {PROMPTS} held-out questions about cats, n up to {NS[-1]} by the unbiased "
     f"estimate. The gold is a formula (kindness, and detail up to {ENOUGH} characters); proxies are reward models, one epoch of {SIZES[0]} "
-    f"to {SIZES[-1]} pairs; that to be exploited learned from {HURRIED} pairs of people in a hurry, who do not mind length.",
+    f"to {SIZES[-1]} pairs; that to be exploited learned from {HURRIED} pairs of people in a hurry, who do not mind length. "
+    "The gold's weights were chosen on the pilot so that its peak lies inside; in four setups before, it fell from the start or never, and "
+    "fewer pairs than these gave proxies whose law fitted worse (R² .94).",
     measure=measure,
     criteria=(
         Criterion(

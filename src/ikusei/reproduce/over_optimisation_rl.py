@@ -119,7 +119,7 @@ CLAIM = Claim(
     source="Gao, Schulman and Hilton 2022, arXiv:2210.10760",
     setup=f"GRPO from the seedling on sums of three digits, {STEPS} steps of 16 x 8 answers, no KL penalty, against a reward model of "
     "people who like long answers; the gold, whether the sum is right, never trains. Tried beforehand on questions about cats, with a gold "
-    "that likes some length: there it fell from the start.",
+    "that likes some length: there it fell from the start; and a rate twice as high, which ended early.",
     measure=measure,
     criteria=(
         Criterion(
