@@ -161,4 +161,5 @@ CLAIM = Claim(
     ),
     draw=draw,
     panels=2,
+    quick=True,
 )

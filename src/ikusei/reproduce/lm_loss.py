@@ -114,4 +114,5 @@ CLAIM = Claim(
         ),
     ),
     draw=draw,
+    quick=True,
 )

@@ -132,4 +132,5 @@ CLAIM = Claim(
     ),
     draw=draw,
     panels=2,
+    quick=True,
 )

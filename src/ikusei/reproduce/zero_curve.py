@@ -94,4 +94,5 @@ CLAIM = Claim(
     ),
     draw=draw,
     panels=2,
+    quick=True,
 )
