@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -24,7 +24,6 @@ from ikusei.reproduce.measuring import answers, held_out
 from ikusei.reproduce.proxies import asked, reward_model, scores
 from ikusei.rewards.exact import exact
 from ikusei.run.plots import AFTER, BEFORE, INK, LOST
-from ikusei.run.statistics import pass_at_k
 from ikusei.search.choosing import answered, right_at
 from ikusei.search.mbr import MBR, same_answer
 from ikusei.search.vote import Vote
@@ -61,9 +60,19 @@ def measure(lab: Lab) -> Found:
         name: [[right_at(chooser, g.responses, yes, n, DRAWS, lab.seed) for g, yes in every] for n in NS]
         for name, chooser in methods.items()
     }
-    found["oracle"] = [[pass_at_k(len(yes), sum(yes), n) for yes in right] for n in NS]
-    found["one"] = [found["oracle"][0]] * len(NS)
+    for name, knows in (("oracle", True), ("one", False)):  # of the same subsets as the others, so that nothing is left to their chance
+        found[name] = [[right_at(Known(g if knows else None), g.responses, yes, n, DRAWS, lab.seed) for g, yes in every] for n in NS]
     return {**found, "accuracy": pair_accuracy(said, np.array(right)), **hard(lab)}
+
+
+@dataclass(frozen=True)
+class Known:
+    """Chooses what is right of the answers to this group's prompt; without one any answer."""
+
+    group: Group | None
+
+    def values(self, responses: Sequence[Response]) -> list[float]:
+        return [float(self.group is not None and is_right(self.group, each)) for each in responses]
 
 
 def hard(lab: Lab) -> dict[str, Any]:
