@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from ikusei.cli import app
-from ikusei.run.comparison import Experiment, compare, crossing, differing, paired, read_experiment
+from ikusei.run.comparison import Experiment, compare, crossing, differing, paired, read_experiment, together
 from ikusei.run.folder import Run
+from ikusei.run.measured import share_right
 from ikusei.run.statistics import mean_interval, pass_at_k
+from ikusei.run.story import evaluation
 
 HOW: dict[str, Any] = {"sampling.temperature": 1.0, "eval.num_samples": 4, "the chat template": "{{ a }}"}
 
@@ -70,6 +72,8 @@ def test_no_difference_is_not_certain() -> None:
 
 
 def test_curves_may_meet_or_not() -> None:
+    assert crossing({1: 0.1, 2: -0.001, 4: 0.1, 8: 0.2}) is None, "it is ahead again"
+    assert crossing({1: 0.1, 2: -0.1, 4: 0.1, 8: -0.1}) == pytest.approx(4 * 2**0.5)
     assert crossing({1: 0.2, 2: 0.1, 4: 0.0}) == pytest.approx(4)
     assert crossing({1: 0.2, 2: 0.1}) is None and crossing({1: -0.1, 2: 0.1}) is None and crossing({}) is None
 
@@ -121,3 +125,22 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         app(["compare", one, other, one], result_action="return_value")
     with pytest.raises(ValueError, match="no samples of an evaluation before"):
         app(["compare", one], result_action="return_value")
+
+
+def test_answers_whose_reward_failed_are_left_out() -> None:
+    """Right, right, failed, failed: all that is known is right. Of a prompt without a judged answer nothing is compared."""
+    row = {"prompt": "a?", "num_tokens": 3}
+    made = [{"prompt_id": "a", "correct": each is not None, "total": each, **row} for each in (1.0, 1.0, None, None)]
+    made += [{"prompt_id": "b", "correct": False, "total": None, **row}]
+    one = together("one", [evaluation("after", 1, {}, made)], {})
+    assert one.right == {"a": (True, True)} and set(one.asked) == {"a", "b"}
+    other = together("other", [evaluation("before", 0, {}, [{**each, "total": 0.0, "correct": False} for each in made])], {})
+    assert compare(one, other).gains[1].value == 1.0 and share_right(made) == {"a": 1.0}
+
+
+def test_other_judges_are_not_compared_and_unknown_ones_are_trusted() -> None:
+    exact, format = [{"path": "exact"}], [{"path": "think_format"}]
+    assert differing({"the judges": exact}, {"the judges": format}) == "the judges differ"
+    assert (
+        differing({"the judges": exact}, {"the judges": None}) is None and differing({"the judges": exact}, {"the judges": exact}) is None
+    )

@@ -58,6 +58,10 @@ def test_a_run_of_the_lab_is_made_once_and_keeps_no_checkpoint(tmp_path: Path) -
     assert (
         "seed: 3" in (run / "recipe.yaml").read_text() and (run / "final" / "config.json").exists() and not list(run.glob("checkpoint-*"))
     )
+    with pytest.raises(ValueError, match="made by another recipe"):
+        lab.train("short", {**recipe, "train": {**recipe["train"], "steps": 2}})
+    (tmp_path / "killed" / "logs").mkdir(parents=True)  # before it was a run
+    assert (lab.train("killed", recipe) / "final").is_dir()
     with pytest.raises(ValueError, match="no_such"):
         lab.train("wrong", {**recipe, "algorithm": "no_such"})
 

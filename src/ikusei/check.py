@@ -23,6 +23,7 @@ from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.few_shot import evaluate_with_shots
 from ikusei.loops.order import in_order
 from ikusei.loops.readiness import Verdict, readiness, verdict
+from ikusei.loops.steps import RewardsFailed
 from ikusei.loops.supervised import SupervisedSettings
 from ikusei.parts import Parts, build
 from ikusei.recipe import Recipe, read_recipe
@@ -129,7 +130,10 @@ def measure(recipe: Path, overrides: Sequence[str], page: Path | None = None) ->
     if not parts.rewards or read.eval.num_prompts == 0:
         raise ValueError(f"{recipe}: nothing to measure: {len(parts.rewards)} rewards, eval.num_prompts {read.eval.num_prompts}; give both")
     with parts.workers() as workers:
-        found = evaluate_with_shots(parts.policy.snapshot(), parts.eval_rows, workers, read.eval, read.sampling, read.seed)
+        try:
+            found = evaluate_with_shots(parts.policy.snapshot(), parts.eval_rows, workers, read.eval, read.sampling, read.seed)
+        except RewardsFailed as error:
+            raise ValueError(str(error)) from error
     if page is not None:
         write_evaluation(evaluation(str(read.model), 0, plain(found.results), found.rows), str(read.model), page)
     return plain(found.results)

@@ -25,7 +25,9 @@ Page = Annotated[Path | None, Parameter(name="--out", help="Write the figures an
 def evaluate(recipe: Path, *overrides: str, page: Page = None, as_json: AsJson = False) -> int:
     """Measure the recipe's model on its held-out prompts; `model=runs/<run>` measures what a run has raised."""
     from ikusei import check, outcome  # torch
+    from ikusei.run.files import must_have_a_place
 
+    must_have_a_place(page)
     results = check.measure(recipe, overrides, page)
     if as_json:
         print(json.dumps(results))
@@ -75,12 +77,7 @@ def compare(
 
         found = judging.contest(one, other, judge, in_pairs, tie, seed)
     else:
-        first, second = comparison.read_named(one), comparison.read_named(other)
-        found = comparison.compare(first, second)
-        if page is not None:
-            from ikusei.run.evaluated import write_comparison  # matplotlib
-
-            write_comparison(found, first, second, page)
+        found = _gains(one, other, page)
     if as_json:
         print(json.dumps(asdict(found), ensure_ascii=False))
     elif isinstance(found, comparison.Comparison):
@@ -88,6 +85,20 @@ def compare(
     else:
         show_wins(found)
     return 0
+
+
+def _gains(one: str, other: str, page: Path | None) -> Comparison:
+    """With the page, where one is asked for."""
+    from ikusei.run import comparison, files
+
+    files.must_have_a_place(page)
+    first, second = comparison.read_named(one), comparison.read_named(other)
+    found = comparison.compare(first, second)
+    if page is not None:
+        from ikusei.run.evaluated import write_comparison  # matplotlib
+
+        write_comparison(found, first, second, page)
+    return found
 
 
 def show_gains(found: Comparison) -> None:

@@ -47,7 +47,8 @@ def reproduce(
         claim, rows = running.load(name), running.results(folder, name, running.SEEDS[:seeds])
         if rows:
             found = [row["found"] for row in rows]
-            out.print(f"\n[bold]{name}[/]  {claim.verdict(found)}  [dim]{claim.says}[/]", highlight=False)
+            verdict = claim.verdict(found) if len(rows) == len(running.SEEDS) else f"{len(rows)} of {len(running.SEEDS)} seeds"
+            out.print(f"\n[bold]{name}[/]  {verdict}  [dim]{claim.says}[/]", highlight=False)
             for criterion in claim.criteria:
                 out.print(
                     "   ", criterion.says, "  ", "  ".join(page.shown(criterion, each) for each in found), markup=False, highlight=False

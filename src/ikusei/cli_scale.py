@@ -47,7 +47,9 @@ def scale(
         Draw it into this SVG file.
     """
     from ikusei import scaling
+    from ikusei.run.files import must_have_a_place
 
+    must_have_a_place(file)
     settings = scaling.ScaleSettings(most, tuple(ways.split(",")) if ways else (), step.replace("\\n", "\n"))
     found = scaling.measure(recipe, overrides, proxy, settings)
     if file is not None:

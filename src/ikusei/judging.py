@@ -14,6 +14,7 @@ Left out: a language model that is asked in words which answer is better; a file
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -41,6 +42,10 @@ def contest(one: str, other: str, judge: str, in_pairs: bool = False, tie: float
 
     Raises ValueError where the models were not measured alike, the judge is none or fails on most answers, or there is nothing to judge.
     """
+    if not 0 <= tie < math.inf:
+        raise ValueError(f"compare: got --tie {tie}; allowed: 0 or more, in units of the judge's numbers")
+    if judge.endswith(".jsonl") and not Path(judge).is_file():
+        raise ValueError(f"{judge}: no such file; allowed: a reward, a recipe, a reward model's folder, or a jsonl file of votes")
     if judge.endswith(".jsonl"):
         return win_rate(one, other, of_votes(Path(judge), one, other))
     a, b = read_named(one), read_named(other)

@@ -23,8 +23,8 @@ from typing import Any
 
 from ikusei.guard.outcomes import RewardSpec, too_many_failures
 from ikusei.guard.workers import RewardWorkers
+from ikusei.loops import few_shot
 from ikusei.loops.evaluate import EvalSettings, judgement
-from ikusei.loops.steps import RewardsFailed
 from ikusei.parts import LEARNED, build, rewards_of
 from ikusei.recipe import Recipe, read_recipe
 from ikusei.run.frontier import Point, draw
@@ -91,7 +91,7 @@ class Bench:
         """Of responses that were scored."""
         problem = too_many_failures(groups)
         if problem:
-            raise RewardsFailed(problem)
+            raise ValueError(problem)
         gold = [spec.name for spec in self.workers.specs if spec.gold]
         values = [[judgement(response, gold) for response in group.responses] for group in groups]
         return [[value is not None and self.settings.passes(value) for value in row] for row in values]
@@ -110,11 +110,16 @@ def measure(recipe: Path, overrides: Sequence[str] = (), proxy: str | None = Non
         )
     ways = settings.ways or tuple(way for way in (*POOLED, *RUN) if way not in SLOW and (guided or way not in GUIDED))
     policy = parts.policy
+    if not policy.tokenizer.chat_template:
+        if "revision" in settings.ways:
+            raise ValueError("scale: revision asks in a further turn, and the tokenizer has no chat template; leave it out of --ways")
+        ways = tuple(way for way in ways if way != "revision")
     writer = Writer(policy.snapshot(), policy.tokenizer, read.sampling, read.seed, policy.causal.context)
     with parts.workers() as workers:
         learned = any(spec.path == LEARNED and not spec.gold for spec in parts.rewards)
-        guide = squashed(workers.score) if learned else workers.score
-        bench = Bench(writer, parts.eval_rows.held_out(read.eval.num_prompts), workers, guide if guided else None, read.eval)
+        guide = squashed(workers.score) if learned or "weighted_vote" in ways else workers.score
+        prompts = few_shot.held_out(parts.eval_rows, read.eval.num_prompts, 0, read.eval.form)
+        bench = Bench(writer, prompts, workers, guide if guided else None, read.eval)
         return _measured(bench, ways, settings, str(read.model))
 
 

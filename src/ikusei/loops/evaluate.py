@@ -81,7 +81,7 @@ def evaluate(
     groups = scored(sampler.sample(prompts, settings.num_samples, sampling, seed), prompts, workers, stop)
     likeliest = replace(sampling, top_k=1, top_p=1.0, min_p=0.0)
     surest = scored(sampler.sample(prompts, 1, likeliest, seed), prompts, workers, stop) if settings.greedy else []
-    problem = too_many_failures([*groups, *surest])
+    problem = too_many_failures(groups) or too_many_failures(surest)
     if problem:
         raise RewardsFailed(problem)
     gold = [spec.name for spec in workers.specs if spec.gold]
@@ -135,9 +135,10 @@ def chosen_table(
         if known:
             rows.append(([response for response, _ in known], [right for _, right in known]))
     found = {f"maj@{k}": mean_interval([right_at(vote, responses, right, k) for responses, right in rows]) for k in ks}
-    if gold and all(response.total is not None for responses, _ in rows for response in responses):
-        totals = [([response.total or 0.0 for response in responses], right) for responses, right in rows]
-        found |= {f"bon@{k}": mean_interval([best_right_at(total, right, k) for total, right in totals]) for k in ks}
+    paid = [[(r.total, right) for r, right in zip(*row, strict=True) if r.total is not None] for row in rows] if gold else []
+    fewest = min(map(len, paid), default=0)  # an answer without a total is never chosen, as if it had not been drawn
+    for k in [k for k in ks if k <= fewest]:
+        found[f"bon@{k}"] = mean_interval([best_right_at([total for total, _ in each], [right for _, right in each], k) for each in paid])
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +28,21 @@ class Lab:
 
         Raises:
             RuntimeError: it did not finish.
+            ValueError: it was made by another recipe.
         """
         from ikusei import road  # transformers: seconds, and not every claim trains
 
         self.folder.mkdir(parents=True, exist_ok=True)
         file, run = self.folder / f"{name}.yaml", self.folder / name
+        text = io.StringIO()
+        YAML().dump(plain({"seed": self.seed, **recipe}), text)
+        if _status(run) is None:
+            discard(run)  # of a kill before it was a run
+            file.write_text(text.getvalue(), encoding="utf-8")
+        elif file.read_text(encoding="utf-8") != text.getvalue():
+            raise ValueError(f"{run}: made by another recipe than the claim's now; remove {self.folder} to measure this seed anew")
         if _status(run) == "finished":
             return run
-        YAML().dump(plain({"seed": self.seed, **recipe}), file)
         with (self.folder / f"{name}.log").open("a", encoding="utf-8") as log:
             console = Console(file=log, width=140)
             outcome = road.resume(run, console) if _status(run) else road.train(file, folder=run, console=console)

@@ -62,8 +62,12 @@ def carry_out(names: Sequence[str], folder: Path, seeds: Sequence[int] = SEEDS) 
     """Every seed of every claim that has not been measured, as they end. One that fails leaves the others alone."""
     jobs = [(name, seed) for name in names for seed in seeds if not _place(folder, name, seed).exists()]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for job in as_completed([pool.submit(_in_a_process, name, seed, folder) for name, seed in jobs]):
-            yield job.result()
+        try:
+            for job in as_completed([pool.submit(_in_a_process, name, seed, folder) for name, seed in jobs]):
+                yield job.result()
+        except BaseException:  # Ctrl-C reaches those that run; none begins after it
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _in_a_process(name: str, seed: int, folder: Path) -> Done:

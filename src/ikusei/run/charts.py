@@ -90,7 +90,7 @@ def of_gold(story: Story, name: str) -> Chart:
 
 def against_kl(story: Story, name: str) -> Iterator[Chart]:
     """What is trained on and a gold reward over how far the policy has gone, where that was measured: the plot of arXiv:2210.10760."""
-    rows = [(distance, row["reward"], row[f"rewards/{name}/mean"]) for row in story.rows if (distance := kl_of(row)) is not None]
+    rows = [(distance, row.get("reward"), row.get(f"rewards/{name}/mean")) for row in story.rows if (distance := kl_of(row)) is not None]
     rows = [row for row in rows if None not in row]
     if len(rows) < 2:
         return

@@ -5,7 +5,7 @@
                    shares with two pseudo-prompts, one that is all gain and one that is all loss: without them the 95 % interval of a gain
                    that few prompts make covers 73 to 84 % (bench/coverage.py)
     solved         a prompt is solved where one of its n samples is right
-    crossing       the smallest k from which on the first model's pass@k is no longer below the second's, between two k by a line over log k
+    crossing       the k from which on the first model, ahead at k = 1, is ahead no more; between two k by a line over log k
 
 Several seeds of one recipe are read as one experiment: each prompt's samples are those of all seeds together.
 Compared are only measurements of the same prompts in the same way; else it is said what differs.
@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -31,6 +31,8 @@ from ikusei.run.story import Evaluation, Story, read_story
 
 DRAWS = 4000
 PSEUDO_PROMPTS = (-1.0, 1.0)
+JUDGES = "the judges"  # None where the task brings them
+JUDGING = ("path", "settings", "weight", "gate")  # of a reward, what its word depends on
 ALIKE = ("num_samples", "pass_at", "form")  # of the section eval; the whole section sampling besides
 
 
@@ -90,7 +92,7 @@ def read_experiment(name: str, runs: Sequence[Path], when: str = "after") -> Exp
     Raises:
         ValueError: one is no run, was not measured so, or was measured differently from the first.
     """
-    every, hows = [], []
+    every, hows, raised = [], [], []
     for run in runs:
         story = read_story(run)
         made = story.newest(when)
@@ -98,7 +100,10 @@ def read_experiment(name: str, runs: Sequence[Path], when: str = "after") -> Exp
             raise ValueError(f"{run}: no samples of an evaluation {when} training; let the run finish, with eval.num_prompts above 0")
         every.append(made)
         hows.append(how_measured(story, run))
-    different = [differing(hows[0], how) for how in hows]
+        raised.append({name: story.settings.get(name) for name in ("algorithm", "train")})
+    different = [differing(hows[0] | raised[0], how | by) for how, by in zip(hows, raised, strict=True)]
+    prompts = {row["prompt_id"] for row in every[0].samples}
+    different += ["their prompts differ"] * any({row["prompt_id"] for row in each.samples} != prompts for each in every)
     if any(different):
         told = next(filter(None, different))
         raise ValueError(f"{name}: its runs are no seeds of one experiment: {told}")
@@ -112,10 +117,12 @@ def together(name: str, every: Sequence[Evaluation], how: Mapping[str, Any]) -> 
     asked: dict[str, str] = {}
     answers: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in (row for made in every for row in made.samples):
+        asked[row["prompt_id"]] = row["prompt"]
+        if row.get("total", 0.0) is None:
+            continue  # its reward failed: nobody knows whether it is right
         right[row["prompt_id"]].append(row["correct"])
         answers[row["prompt_id"]].append(row)
         tokens[row["prompt_id"]].append(row["num_tokens"])
-        asked[row["prompt_id"]] = row["prompt"]
     means = {prompt: fmean(each) for prompt, each in tokens.items()}
     whole = {prompt: tuple(each) for prompt, each in answers.items()}
     return Experiment(name, {prompt: tuple(each) for prompt, each in right.items()}, means, asked, how, whole)
@@ -131,7 +138,7 @@ def between(one: Evaluation | None, other: Evaluation | None) -> Comparison | No
     if one is None or other is None or not (one.samples and other.samples):
         return None
     a, b = together(one.name, [one], {}), together(other.name, [other], {})
-    return compare(a, b) if a.right.keys() == b.right.keys() else None
+    return compare(a, b) if a.asked.keys() == b.asked.keys() and a.right.keys() & b.right.keys() else None
 
 
 def how_measured(story: Story, run: Path) -> dict[str, Any]:
@@ -139,29 +146,41 @@ def how_measured(story: Story, run: Path) -> dict[str, Any]:
     template = run / "final" / "chat_template.jinja"
     settings = {f"eval.{name}": story.settings.get("eval", {}).get(name) for name in ALIKE}
     settings |= {f"sampling.{name}": value for name, value in story.settings.get("sampling", {}).items()}
+    specs = story.settings.get("rewards") or []
+    judges = [spec for spec in specs if spec.get("gold")] or specs
+    settings[JUDGES] = [{key: value for key, value in spec.items() if key in JUDGING} for spec in judges] or None
     return settings | {"the chat template": template.read_text(encoding="utf-8") if template.is_file() else None}
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """Which settings differ, in words; None where none does."""
-    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
-    short = [name if "template" in name else f"{name} ({one.get(name)} and {other.get(name)})" for name in names]
-    return f"{', '.join(short)} differ" if names else None
+    unknown = {JUDGES} if one.get(JUDGES) is None or other.get(JUDGES) is None else set()
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name) and name not in unknown]
+    long = [name.startswith("the ") or isinstance(one.get(name), dict) for name in names]
+    told = [name if unshown else f"{name} ({one.get(name)} and {other.get(name)})" for name, unshown in zip(names, long, strict=True)]
+    return f"{', '.join(told)} differ" if names else None
 
 
 def must_be_alike(one: Experiment, other: Experiment) -> None:
     """Raises ValueError where prompts, template or sampling differ, and says which."""
     told = differing(one.how, other.how)
-    if told is None and one.right.keys() != other.right.keys():
-        shared = len(one.right.keys() & other.right.keys())
-        told = f"{shared} prompts are the same, of {len(one.right)} and {len(other.right)}"
+    if told is None and one.asked.keys() != other.asked.keys():
+        shared = len(one.asked.keys() & other.asked.keys())
+        told = f"{shared} prompts are the same, of {len(one.asked)} and {len(other.asked)}"
     if told is not None:
         raise ValueError(f"{one.name} and {other.name} were not measured alike: {told}; evaluate both by one recipe (ikusei eval)")
 
 
 def compare(one: Experiment, other: Experiment) -> Comparison:
-    """Raises ValueError where they were not measured alike."""
+    """On the prompts to which both have a judged answer. Raises ValueError where they were not measured alike, or there is none."""
     must_be_alike(one, other)
+    known = one.right.keys() & other.right.keys()
+    if not known:
+        raise ValueError(f"{one.name} and {other.name}: no prompt has a judged answer of both; look at their rewards with `ikusei check`")
+    one, other = (
+        replace(each, **{name: {p: row for p, row in getattr(each, name).items() if p in known} for name in ("right", "tokens")})
+        for each in (one, other)
+    )
     ks = [1 << i for i in range(min(one.samples, other.samples).bit_length())]
     gains = {k: paired(one.pass_at(k), other.pass_at(k)) for k in ks}
     only = [tuple(sorted(one.asked[prompt] for prompt in each)) for each in (one.solved - other.solved, other.solved - one.solved)]
@@ -183,11 +202,11 @@ def paired(one: Mapping[str, float], other: Mapping[str, float], shares: bool = 
 
 
 def crossing(gains: Mapping[int, float]) -> float | None:
-    """Where a gain that was above 0 at the smallest k comes to 0; None where it never does, or was not."""
+    """Where a gain that was above 0 at the smallest k comes to 0 for good; None where it never does, or was not above 0."""
     points = sorted(gains.items())
-    if not points or points[0][1] <= 0:
+    if not points or points[0][1] <= 0 or points[-1][1] > 0:
         return None
-    for (k, gain), (later, then) in pairwise(points):
+    for (k, gain), (later, then) in reversed([*pairwise(points)]):
         if then <= 0 < gain:
             return math.exp(math.log(k) + (math.log(later) - math.log(k)) * gain / (gain - then))
     return None

@@ -112,6 +112,12 @@ def clear_temporary(folder: Path) -> None:
             left.unlink()
 
 
+def must_have_a_place(file: Path | None) -> None:
+    """Before what takes long: raises ValueError where the folder that a file is to be written into is not there."""
+    if file is not None and not file.parent.is_dir():
+        raise ValueError(f"{file}: there is no folder {file.parent}; make it first, or name another place")
+
+
 def write_text(path: Path, text: str) -> None:
     with whole_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")

@@ -40,13 +40,20 @@ class Measured:
 
 def measured(label: str, made: Evaluation) -> Measured:
     curves = {name: curve for name in ("pass", "maj", "bon", "guess", "commonest") if (curve := made.curve(name))}
-    return Measured(label, curves, share_right(made.samples), {row["prompt_id"]: row["correct"] for row in made.greedy})
+    return Measured(
+        label,
+        curves,
+        share_right(made.samples),
+        {row["prompt_id"]: row["correct"] for row in made.greedy if row.get("total", 0.0) is not None},
+    )
 
 
 def share_right(samples: Rows) -> dict[str, float]:
     """By prompt."""
     found: dict[str, list[bool]] = {}
     for row in samples:
+        if row.get("total", 0.0) is None:
+            continue  # its reward failed
         found.setdefault(row["prompt_id"], []).append(row["correct"])
     return {prompt: fmean(rights) for prompt, rights in found.items()}
 
@@ -152,6 +159,8 @@ def fifths(model: Measured) -> list[tuple[float, float, int]]:
     """Of the prompts of each fifth of the scale: the mean share of samples right, how often the likeliest answer is, how many they are."""
     bins: dict[int, list[tuple[float, bool]]] = {}
     for prompt, right in model.greedy.items():
+        if prompt not in model.shares:
+            continue
         bins.setdefault(min(int(model.shares[prompt] * BINS), BINS - 1), []).append((model.shares[prompt], right))
     return [(fmean(x for x, _ in each), fmean(y for _, y in each), len(each)) for _, each in sorted(bins.items())]
 

@@ -22,6 +22,7 @@ from ikusei.search.writing import Writer
 from ikusei.text.conversation import encode, rendered, turn
 from ikusei.types import Group, Message, Prompt, content_id
 
+ANSWER = "answer 7f3a"  # in no chat template by itself
 AGAIN = "Look at your answer again. If something in it is wrong, put it right. Then give the whole answer once more."
 
 
@@ -64,7 +65,7 @@ def further_turn(tokenizer: PreTrainedTokenizerBase, words: str) -> tuple[tuple[
     """
     if not tokenizer.chat_template:
         raise ValueError("revision: the tokenizer has no chat template, so there is no further turn; take another method, such as vote")
-    said = [("user", "a question"), ("assistant", "an answer"), ("user", words)]
+    said = [("user", "a question"), ("assistant", ANSWER), ("user", words)]
     text = rendered(tokenizer, [Message(role=role, content=content) for role, content in said], answer_next=True)
-    tokens, end = encode(tokenizer, text.partition("an answer")[2]), turn(tokenizer)[1]
+    tokens, end = encode(tokenizer, text.partition(ANSWER)[2]), turn(tokenizer)[1]
     return tokens, tokens.index(end) + 1 if end in tokens else 0
