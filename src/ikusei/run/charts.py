@@ -90,8 +90,8 @@ def of_gold(story: Story, name: str) -> Chart:
 
 def against_kl(story: Story, name: str) -> Iterator[Chart]:
     """What is trained on and a gold reward over how far the policy has gone, where that was measured: the plot of arXiv:2210.10760."""
-    rows = [(distance, row.get("reward"), row.get(f"rewards/{name}/mean")) for row in story.rows if (distance := kl_of(row)) is not None]
-    rows = [row for row in rows if None not in row]
+    found = [(kl_of(row), row.get("reward"), row.get(f"rewards/{name}/mean")) for row in story.rows]
+    rows = [(kl, reward, gold) for kl, reward, gold in found if kl is not None and reward is not None and gold is not None]
     if len(rows) < 2:
         return
     roots = [math.sqrt(max(distance, 0.0)) for distance, *_ in rows]
