@@ -150,7 +150,8 @@ CLAIM = Claim(
     setup=f"Sums of three digits and the seedling, which is half trained, at temperature {SAMPLING.temperature}; N of {ANSWERS} answers "
     f"to each of {PROMPTS} held-out sums; votes weighted by a reward model of one pair for each of up to {JUDGED} other sums. There the "
     "commonest answer is hardly ever wrong (to 2 sums, and to 4 at temperature 1.5, where the last criterion failed), so that one is "
-    f"about {PROMPTS // 2} sums of two digits, after {EXAMPLES} worked ones.",
+    f"about {PROMPTS // 2} sums of two digits, after {EXAMPLES} worked ones. Mended after a first run: pass@N is "
+    "counted on the same subsets as the votes; of others, one vote seemed to beat one try.",
     measure=measure,
     criteria=(
         Criterion(
