@@ -87,14 +87,18 @@ class Bench:
     guide: Guide | None
     settings: EvalSettings
 
-    def right(self, groups: Sequence[Group]) -> list[list[bool]]:
-        """Of responses that were scored."""
+    def known(self, groups: Sequence[Group]) -> list[tuple[Group, list[bool]]]:
+        """The judged responses, and whether each is right. A reward that failed says nothing: prompts without a judged one are left out."""
         problem = too_many_failures(groups)
         if problem:
             raise ValueError(problem)
         gold = [spec.name for spec in self.workers.specs if spec.gold]
-        values = [[judgement(response, gold) for response in group.responses] for group in groups]
-        return [[value is not None and self.settings.passes(value) for value in row] for row in values]
+        judged = [(group, [(r, value) for r in group.responses if (value := judgement(r, gold)) is not None]) for group in groups]
+        return [
+            (replace(group, responses=tuple(r for r, _ in row)), [self.settings.passes(value) for _, value in row])
+            for group, row in judged
+            if row
+        ]
 
 
 def measure(recipe: Path, overrides: Sequence[str] = (), proxy: str | None = None, settings: ScaleSettings | None = None) -> Scaling:
@@ -149,12 +153,12 @@ def _measured(bench: Bench, ways: Sequence[str], settings: ScaleSettings, model:
     score = bench.guide or bench.workers.score
     pool = Drawn(settings.most).think(bench.writer, bench.prompts, score)
     groups = [Group(prompt, found.responses) for prompt, found in zip(bench.prompts, pool, strict=True)]
-    right, length = bench.right(groups), fmean(found.tokens / settings.most for found in pool)
-    ns = doublings(settings.most)
-    bound = [_point("pass@n", n, n * length, [pass_at_k(len(row), sum(row), n) for row in right]) for n in ns]
+    known, length = bench.known(groups), fmean(found.tokens / settings.most for found in pool)
+    ns = doublings(min(len(right) for _, right in known))
+    bound = [_point("pass@n", n, n * length, [pass_at_k(len(right), sum(right), n) for _, right in known]) for n in ns]
     points = [replace(bound[0], way="one")]
     for way in [way for way in ways if way in POOLED]:
-        points += [_point(way, n, n * length, [_pooled(way, group.responses, yes, n) for group, yes in zip(groups, right, strict=True)])
+        points += [_point(way, n, n * length, [_pooled(way, group.responses, right, n) for group, right in known])
                    for n in ns[1:]]  # fmt: skip
     longest = max(len(response.tokens) for group in groups for response in group.responses)
     for way in [way for way in ways if way in RUN]:
@@ -196,8 +200,8 @@ def _carried_out(bench: Bench, way: str, n: int, thinker: Thinker) -> Point:
     found: list[Found] = thinker.think(bench.writer, [prompt for prompt in bench.prompts for _ in range(repeats)], bench.guide)
     rows = [found[begin : begin + repeats] for begin in range(0, len(found), repeats)]
     groups = [Group(prompt, tuple(each.chosen for each in row)) for prompt, row in zip(bench.prompts, rows, strict=True)]
-    right = bench.right(bench.workers.score(groups))
-    return _point(way, n, fmean(each.tokens for each in found), [fmean(row) for row in right])
+    known = bench.known(bench.workers.score(groups))
+    return _point(way, n, fmean(each.tokens for each in found), [fmean(right) for _, right in known])
 
 
 def _point(way: str, n: int, tokens: float, values: Sequence[float]) -> Point:
