@@ -85,6 +85,9 @@ class IkuseiAPI(inspect.ModelAPI):
 
         if tools:
             raise ValueError(f"{self.model_name}: {len(tools)} tools; this provider calls none; take a solver without tools")
+        kinds = {part.type for message in messages if not isinstance(message.content, str) for part in message.content}
+        if kinds - {"text", "reasoning"}:
+            raise ValueError(f"{self.model_name}: a message holds {', '.join(sorted(kinds))}; allowed: text; take a task without the rest")
         said = tuple(Message(role=message.role, content=message.text) for message in messages)
         plain = not self.sampler.tokenizer.chat_template and len(said) == 1
         prompt = render(self.sampler.tokenizer, Example(said[0]["content"] if plain else said))
