@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from ikusei.reproduce.lab import Lab
+from ikusei.reproduce.measuring import tiny_llama
 from ikusei.tasks import generator, split_of
 from ikusei.types import Example, Split
 
@@ -22,14 +23,7 @@ LATER = 10**6  # no checkpoints
 TASK = "ikusei.reproduce.expressions:Expressions"
 SAMPLING: dict[str, Any] = {"max_tokens": 5}
 UNWATCHED = {"rewards": ["exact"], "sampling": SAMPLING, "eval": {"num_prompts": 0}, "watch": {"gold_every": 0}}
-MODEL = {
-    "architecture": "llama",
-    "tokenizer": "characters",
-    "config": {
-        "hidden_size": 96, "intermediate_size": 288, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 4,
-        "max_position_embeddings": 32, "tie_word_embeddings": True,
-    },
-}  # fmt: skip
+MODEL = tiny_llama(96, 288, 3, 32)
 
 
 @dataclass(frozen=True)

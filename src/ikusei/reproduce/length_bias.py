@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from ikusei.reproduce.claim import Claim, Criterion, Found
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.lab import Lab
-from ikusei.reproduce.measuring import answers, held_out, judged
+from ikusei.reproduce.measuring import answers, held_out, judged, tiny_llama
 from ikusei.run.plots import AFTER, BEFORE, INK, LOST
 from ikusei.run.story import read_story
 from ikusei.tasks import generator, split_of
@@ -33,14 +33,7 @@ MOST, STOPS = 24, 1 / 6  # dots, and the chance that no further one follows
 NUM_PROMPTS, MANY = 64, 64
 STEPS, SEEDS_APART = 60, 10**6
 COMMON = {"rewards": [REWARD], "sampling": {"max_tokens": 32}, "eval": {"num_prompts": 0}, "watch": {"gold_every": 0}}
-MODEL = {
-    "architecture": "llama",
-    "tokenizer": "characters",
-    "config": {
-        "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
-        "max_position_embeddings": 64, "tie_word_embeddings": True,
-    },
-}  # fmt: skip
+MODEL = tiny_llama(64, 192, 2, 64)
 AGGREGATES = ("sequence", "token")
 
 

@@ -18,7 +18,7 @@ from ikusei.models.load import load_tokenizer
 from ikusei.reproduce.claim import Claim, Criterion, Found
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.lab import Lab
-from ikusei.reproduce.measuring import logps
+from ikusei.reproduce.measuring import logps, tiny_llama
 from ikusei.run.plots import AFTER, BEFORE, INK, LOST
 from ikusei.run.story import read_story
 from ikusei.tasks.nursery import Nursery
@@ -27,20 +27,7 @@ from ikusei.types import Group, Split
 
 TEXT = {"worked": 0.4, "cat": 0.4, "sentence": 0.2}
 STEPS, ROWS = 240, 32
-MODEL = {
-    "architecture": "llama",
-    "tokenizer": "characters",
-    "config": {
-        "hidden_size": 96,
-        "intermediate_size": 256,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 128,
-        "initializer_range": 0.02,
-        "tie_word_embeddings": True,
-    },
-}
+MODEL = tiny_llama(96, 256, 3, 128, initializer_range=0.02)
 
 
 def measure(lab: Lab) -> Found:

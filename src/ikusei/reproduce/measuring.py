@@ -25,6 +25,13 @@ Judge = Callable[..., Any]  # a reward function: (prompt, response, **columns) -
 TOKENS_PER_PART = 8192
 
 
+def tiny_llama(width: int, inner: int, layers: int, context: int, **config: Any) -> dict[str, Any]:
+    """The section `model` of a recipe that begins from nothing: a Llama of four heads that reads characters."""
+    sizes = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers, "max_position_embeddings": context}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "tie_word_embeddings": True}
+    return {"architecture": "llama", "tokenizer": "characters", "config": {**sizes, **heads, **config}}
+
+
 def answers(model: str | Path, prompts: Sequence[Prompt], num: int, sampling: Sampling, seed: int = 0) -> list[Group]:
     """[P] groups of `num` answers, in the order of the prompts."""
     return in_order(prompts, list(load_sampler(find_model(str(model))).sample(prompts, num, sampling, seed)))

@@ -16,24 +16,12 @@ from matplotlib.axes import Axes
 
 from ikusei.reproduce.claim import Claim, Criterion, Found
 from ikusei.reproduce.lab import Lab
+from ikusei.reproduce.measuring import tiny_llama
 from ikusei.run.files import read_json
 from ikusei.run.plots import AFTER, INK
 
 STAGES = ("untrained", "pretrain", "sft", "dpo")
-MODEL = {
-    "architecture": "llama",
-    "tokenizer": "characters",
-    "config": {
-        "hidden_size": 96,
-        "intermediate_size": 256,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 128,
-        "initializer_range": 0.08,
-        "tie_word_embeddings": True,
-    },
-}
+MODEL = tiny_llama(96, 256, 3, 128, initializer_range=0.08)
 ROAD = {
     "model": MODEL,
     "task": "cat_lover",
