@@ -27,6 +27,7 @@ from ikusei.loops.few_shot import evaluate_with_shots
 from ikusei.reproduce.claim import Claim, Criterion, Found
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.lab import Lab
+from ikusei.reproduce.measuring import tiny_llama
 from ikusei.run.plots import AFTER, BEFORE, INK
 from ikusei.talk import find_model, load_sampler
 from ikusei.tasks import generator
@@ -38,20 +39,7 @@ SHOTS = (0, 1, 2, 4, 8)
 QUESTIONS = 9  # of a text: as many as the longest prompt has
 STEPS, TEXTS = 300, 32
 ASKED = 3  # times that each question of each rule is asked, after other examples
-MODEL = {
-    "architecture": "llama",
-    "tokenizer": "characters",
-    "config": {
-        "hidden_size": 64,
-        "intermediate_size": 192,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 128,
-        "initializer_range": 0.08,
-        "tie_word_embeddings": True,
-    },
-}
+MODEL = tiny_llama(64, 192, 2, 128, initializer_range=0.08)
 
 
 def cipher(seed: int, rule: int) -> dict[str, str]:
