@@ -95,6 +95,9 @@ def read_experiment(name: str, runs: Sequence[Path], when: str = "after") -> Exp
     every, hows, raised = [], [], []
     for run in runs:
         story = read_story(run)
+        if "stages" in story.settings:
+            inside = ", ".join(sorted(str(each.parent) for each in run.glob("*/run.json")))
+            raise ValueError(f"{run}: a run of stages; compare one of them: {inside}")
         made = story.newest(when)
         if made is None or not made.samples:
             raise ValueError(f"{run}: no samples of an evaluation {when} training; let the run finish, with eval.num_prompts above 0")
