@@ -268,7 +268,7 @@ def test_from_python_and_by_name(writer: Writer, prompts: list[Prompt]) -> None:
     assert led.chosen.total == max(response.total or -99 for response in led.responses)
     assert read_way("4x") == (Drawn(4), None) and read_way("budget:3x") == (Budget(stretches=2), None)
     assert read_way("dvts:16x:runs/a:b") == (Beam(16, 4, diverse=True), "runs/a:b")
-    for words, problem in {"vot:4x": "'vot' 4 times", "vote:x": "allowed: Nx", "beam:8x": "needs a reward"}.items():
+    for words, problem in {"vot:4x": "got 'vot' with n=4", "nonsense": "got 'nonsense'; allowed: Nx", "beam:8x": "needs a reward"}.items():
         with pytest.raises(ValueError, match=problem):
             read_way(words)
 

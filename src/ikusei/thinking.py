@@ -98,10 +98,13 @@ def described(found: Found) -> str:
     return " · ".join([*said, f"{found.tokens} tokens"])
 
 
+ALLOWED = f"allowed: Nx, NAME:Nx or NAME:Nx:REWARD_MODEL, N being 1 or more and NAME one of {', '.join(WAYS)}; for example 4x"
+
+
 def way(name: str, n: int, has_reward: bool) -> Thinker:
     """The way of that name. Raises ValueError where there is none, or it needs a reward."""
     if name not in WAYS or n < 1:
-        raise ValueError(f"think: got {name!r} {n} times; allowed: Nx, NAME:Nx or NAME:Nx:REWARD_MODEL with NAME one of {', '.join(WAYS)}")
+        raise ValueError(f"think: got {name!r} with n={n}; {ALLOWED}")
     if name in GUIDED and not has_reward:
         raise ValueError(f"think {name}: it needs a reward, and there is none; give a reward model, {name}:{n}x:FOLDER, or take vote:{n}x")
     return WAYS[name](n)
@@ -110,7 +113,9 @@ def way(name: str, n: int, has_reward: bool) -> Thinker:
 def read_way(words: str) -> tuple[Thinker, str | None]:
     """`4x`, `vote:4x` or `best_of_n:4x:FOLDER`: the way, and the reward model that it is given."""
     found = re.fullmatch(r"(?:(\w+):)?(\d+)x(?::(.+))?", words)
-    name, times, reward = found.groups() if found else (words, "0", None)
+    if found is None:
+        raise ValueError(f"--think: got {words!r}; {ALLOWED}")
+    name, times, reward = found.groups()
     return way(name or "vote", int(times), reward is not None), reward
 
 
