@@ -58,15 +58,14 @@ def test_the_vote_follows_the_commonest_answer() -> None:
     assert zero_curve.voted(rows) == 1 and zero_curve.voted([{**row, "correct": not row["correct"]} for row in rows]) == 0
 
 
-def test_the_target_is_reached_by_the_mean_of_a_window() -> None:
-    window, left = dynamic_sampling.WINDOW, dynamic_sampling.STEPS - dynamic_sampling.WINDOW
-    flat = [0.1] * window
+def test_the_target_is_reached_on_held_out_prompts() -> None:
+    every, last = dynamic_sampling.EVERY, dynamic_sampling.STEPS // dynamic_sampling.EVERY
     found = {
-        "plain": {"reward": [*flat, *[0.1] * left], "answers": [2] * (window + left)},
-        "dynamic": {"reward": [*flat, 0.1, 0.2, 0.4, 0.4], "answers": [3] * (window + 4)},
+        "plain": {"right": [0.1] * (last + 1), "answers": [2] * dynamic_sampling.STEPS},
+        "dynamic": {"right": [0.11, 0.119, 0.13, *[0.1] * (last - 2)], "answers": [3] * dynamic_sampling.STEPS},
     }
-    assert dynamic_sampling.needed(found, "plain") == dynamic_sampling.STEPS + 1
-    assert dynamic_sampling.needed(found, "dynamic") == window + 3 and dynamic_sampling.cost(found, "dynamic") == 3 * (window + 3)
+    assert dynamic_sampling.needed(found, "plain") == dynamic_sampling.STEPS + every
+    assert dynamic_sampling.needed(found, "dynamic") == 2 * every and dynamic_sampling.cost(found, "dynamic") == 3 * 2 * every
 
 
 def test_wrong_answers_grow_against_what_they_were() -> None:

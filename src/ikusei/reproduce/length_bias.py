@@ -72,7 +72,7 @@ def measure(lab: Lab) -> Found:
     found: dict[str, Any] = {"base": lab.once("base-answers", lambda: lengths(base, lab.seed)), "by_step": {}}
     for aggregate in AGGREGATES:
         algorithm = {"name": "grpo", "aggregate": aggregate}
-        train = {"steps": STEPS, "prompts_per_step": 32, "num_responses": 8, "lr": 3e-4, "save_every": 1000}
+        train = {"steps": STEPS, "prompts_per_step": 128, "num_responses": 8, "lr": 3e-4, "save_every": 1000}
         run = lab.train(aggregate, {**COMMON, "model": str(base / "final"), "task": task, "algorithm": algorithm, "train": train})
         found[aggregate] = lab.once(f"{aggregate}-answers", lambda run=run: lengths(run, lab.seed))
         found["by_step"][aggregate] = read_story(run).line("completions/mean_length")[1]
@@ -117,9 +117,10 @@ def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
 CLAIM = Claim(
     says="GRPO's division by each answer's own length makes wrong answers longer; a mean over tokens (Dr. GRPO, DAPO) does not",
     source="Liu et al. 2025, arXiv:2503.20783",
-    setup=f"A model of 0.13 M parameters says one of four letters, of which one is right, and then any number of dots; {STEPS} steps of "
-    f"GRPO for the letter alone, with aggregate: sequence and with aggregate: token. {NUM_PROMPTS} held-out prompts, {MANY} answers each. "
-    "Tried beforehand too: a sixth of the rate, and digits that the model could not tell apart; wrong answers grew in neither.",
+    setup="A model of 0.13 M parameters says one of four letters, of which one is right, and then any number of dots; "
+    f"{STEPS} steps of GRPO (128 prompts, 8 answers) for the letter alone, with aggregate: sequence and with aggregate: token. "
+    f"{NUM_PROMPTS} held-out prompts, {MANY} answers each. Tried beforehand too: 32 prompts, of which chance moved the lengths by a "
+    "seventh; a sixth of the rate, and digits that the model could not tell apart; wrong answers grew in neither.",
     measure=measure,
     criteria=(
         Criterion(

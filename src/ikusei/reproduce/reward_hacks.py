@@ -143,10 +143,11 @@ def criteria(name: str) -> tuple[Criterion, ...]:
 
 
 CLAIM = Claim(
-    says="A reward with a hole is farmed while nothing is learned; it can be seen early; and the same reward without the hole teaches",
+    says="A reward with a hole is farmed while nothing is learned; it can be seen early; without the hole it is not farmed",
     source="Krakovna et al., specification gaming; DeepSeek-R1, arXiv:2501.12948; docs/guard.md",
     setup=f"GRPO on sums of three digits, {STEPS} steps of 16 x 8 answers, paid for the tags of a thought, or for what the answer comes to "
-    f"when it is computed (after demonstrations of which a third repeat the question); beside each {GUARDED} steps without the hole.",
+    "when it is computed (after demonstrations of which a third repeat the question and the others guess, so that hardly an answer is "
+    f"right and the reward without the hole has nothing to raise); beside each {GUARDED} steps without the hole.",
     measure=measure,
     criteria=tuple(criterion for name in ROADS for criterion in criteria(name)),
     draw=draw,
