@@ -190,6 +190,30 @@ def test_margin_weight_label_and_columns_arrive(talker: LocalPolicy, tmp_path: P
     assert KTO().credit(groups, zeros, {})["verdict_R"].tolist() == [1.0, -1.0]
 
 
+@dataclass(frozen=True)
+class Turning:
+    """Three questions, again and again."""
+
+    end: int | None
+
+    rewards: ClassVar[tuple[str, ...]] = ()
+
+    def num_rows(self, split: str) -> int | None:
+        return self.end
+
+    def row(self, split: str, index: int) -> Example:
+        return Example(f"{(1, 1, 2, 3)[index % 4]}+1=")
+
+
+@pytest.mark.parametrize(("end", "count", "expected"), [(None, 2, [0, 2]), (None, 9, [0, 2, 3]), (3, 9, [0, 2]), (4, 3, [0, 2, 3])])
+def test_a_held_out_question_is_asked_once(talker: LocalPolicy, end: int | None, count: int, expected: list[int]) -> None:
+    """For answered again, in the same words, it would count for two."""
+    rows = Rows(Turning(end), talker.tokenizer, 0)
+    assert list(rows.held_out_at(count)) == expected
+    assert [prompt.text for prompt in rows.held_out(count)] == [rows.prompt("test", index).text for index in expected]
+    assert [prompt.id for prompt in asked_with_shots(rows, count)] == [prompt.id for prompt in rows.held_out(count)]
+
+
 def test_a_cut_row_says_what_is_left_of_it(talker: LocalPolicy) -> None:
     rows = Rows(Fixed((Example("1+1=", ("abcdef",)),)), talker.tokenizer, 0, cut_at=11)
     (response,) = rows.example("train", 0).responses

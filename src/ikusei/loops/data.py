@@ -14,6 +14,7 @@ from ikusei.text.chat import continuation, render
 from ikusei.types import Group, Prompt, Response, Split
 
 CHECKED = 5_000  # rows looked at before the start; later ones are when they are taken
+LOOKED_AT = 20
 ROUND = 1_000_000_000  # rows without end: each refill round reads from its own far place
 
 
@@ -38,9 +39,19 @@ class Rows:
         return [self.prompt("train", self._index(begin + i, round)) for i in range(count)]
 
     def held_out(self, count: int) -> list[Prompt]:
-        """The first `count` test prompts, or as many as there are."""
-        rows = self.task.num_rows("test")
-        return [self.prompt("test", i) for i in range(count if rows is None else min(count, rows))]
+        """The first `count` test prompts, or as many as there are, each once: see `held_out_at`."""
+        return list(self.held_out_at(count).values())
+
+    def held_out_at(self, count: int) -> dict[int, Prompt]:
+        """The same by their rows. A row that says nothing new is passed over: it would be answered in the same words, for random numbers
+        go by prompt, and count for two. Of rows without end, LOOKED_AT for each that is wanted."""
+        rows, found = self.task.num_rows("test"), dict[str, tuple[int, Prompt]]()
+        for index in range(LOOKED_AT * count if rows is None else rows):
+            if len(found) == count:
+                break
+            prompt = self.prompt("test", index)
+            found.setdefault(prompt.id, (index, prompt))
+        return dict(found.values())
 
     def examples(self, step: int, count: int) -> list[Group]:
         """`count` training rows with their responses, for supervised learning."""

@@ -28,12 +28,12 @@ TRIES = 1_000  # rows looked at for examples that differ
 
 def held_out(rows: Rows, count: int, shots: int = 0, form: str | None = None) -> list[Prompt]:
     """The first `count` test prompts with `shots` examples each. Raises ValueError where one does not fit the context, or has no answer."""
-    prompts = rows.held_out(count)
+    prompts = rows.held_out_at(count)
     if shots == 0 and form is None:
-        return prompts
+        return list(prompts.values())
     form = form if form or rows.tokenizer.chat_template else PLAIN
     found = []
-    for index in range(len(prompts)):
+    for index, plain in prompts.items():
         row = rows.task.row("test", index)
         asked = _asked(row, examples(rows, index, shots), form)
         prompt = render(rows.tokenizer, replace(row, prompt=asked), "auto" if form is None else "none")
@@ -42,7 +42,7 @@ def held_out(rows: Rows, count: int, shots: int = 0, form: str | None = None) ->
                 f"test row {index} with {shots} examples takes {len(prompt.tokens)} tokens and the context holds {rows.context}; "
                 "ask with fewer eval.shots"
             )
-        found.append(replace(prompt, id=prompts[index].id))
+        found.append(replace(prompt, id=plain.id))
     return found
 
 

@@ -24,8 +24,8 @@ from ikusei.search.best_of_n import kl_of_best
 from ikusei.tasks.cat_lover import CatLover
 from ikusei.types import Sampling
 
-PROMPTS, ANSWERS, MEMBERS, PAIRS, FLIPPED = 16, 256, 5, 512, 0.25
-NS = tuple(2**i for i in range(8))
+PROMPTS, ANSWERS, MEMBERS, PAIRS, FLIPPED = 64, 512, 5, 512, 0.25
+NS = tuple(2**i for i in range(9))
 KINDS = {"worst": "worst case", "uncertainty": "uncertainty weighted"}
 COEF = 0.5
 

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from ikusei.forest import plant
+from ikusei.loops.data import Rows
 from ikusei.loops.order import in_order
 from ikusei.protocols import Task
 from ikusei.talk import find_model, load_sampler
-from ikusei.text.chat import render
 from ikusei.types import Group, Prompt, Response, Sampling, Score
 
 Judge = Callable[..., Any]  # a reward function: (prompt, response, **columns) -> float
@@ -39,8 +39,7 @@ def answers(model: str | Path, prompts: Sequence[Prompt], num: int, sampling: Sa
 
 def held_out(model: str | Path, task: Task, count: int) -> list[Prompt]:
     """The task's first test prompts, as the model's chat template renders them."""
-    tokenizer, rows = load_sampler(find_model(str(model))).tokenizer, task.num_rows("test")
-    return [render(tokenizer, task.row("test", index)) for index in range(count if rows is None else min(rows, count))]
+    return Rows(task, load_sampler(find_model(str(model))).tokenizer, seed=0).held_out(count)
 
 
 def judged(groups: Sequence[Group], judge: Judge) -> list[Group]:

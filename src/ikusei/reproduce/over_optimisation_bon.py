@@ -28,7 +28,7 @@ from ikusei.search.best_of_n import kl_of_best as formula
 from ikusei.tasks.cat_lover import CatLover
 from ikusei.types import Sampling
 
-PROMPTS, ANSWERS = 16, 512
+PROMPTS, ANSWERS = 64, 512
 SIZES = (256, 512, 1024)  # pairs; of 64 a reward model was hardly a proxy yet
 HURRIED = 1024
 NS = tuple(2**i for i in range(9))
