@@ -11,7 +11,8 @@ import pytest
 from ikusei import scaling
 from ikusei.cli import main
 from ikusei.run.frontier import Point
-from ikusei.scaling import GUIDED, POOLED, RUN, doublings, on_frontier
+from ikusei.run.statistics import doublings, tries
+from ikusei.scaling import GUIDED, POOLED, RUN, on_frontier
 
 RECIPE = str(Path(__file__).parents[1] / "recipes" / "quickstart.yaml")
 SMALL = ("eval.num_prompts=3", "sampling.max_tokens=24")
@@ -63,3 +64,4 @@ def test_the_frontier_by_hand() -> None:
     points = on_frontier([Point(way, 1, tokens, value, 0.0, 1.0) for way, tokens, value in told])
     assert [point.way for point in points if point.frontier] == ["a", "c", "e", "f"]
     assert doublings(1) == [1] and doublings(9) == [1, 2, 4, 8] and doublings(64)[-1] == 64
+    assert tries(9) == [1, 2, 4, 8, 9] and tries(8) == [1, 2, 4, 8] and tries(1) == [1] and tries(0) == []

@@ -29,7 +29,7 @@ from ikusei.parts import LEARNED, build, rewards_of
 from ikusei.recipe import Recipe, read_recipe
 from ikusei.run.frontier import Point, draw
 from ikusei.run.plots import standalone
-from ikusei.run.statistics import mean_interval, pass_at_k
+from ikusei.run.statistics import doublings, mean_interval, pass_at_k
 from ikusei.search.beam import Beam
 from ikusei.search.best_of_n import BestOfN, rewards
 from ikusei.search.budget import Budget
@@ -218,8 +218,3 @@ def on_frontier(points: Sequence[Point]) -> list[Point]:
             best = points[i].value
             kept.add(i)
     return [replace(point, frontier=i in kept) for i, point in enumerate(points)]
-
-
-def doublings(most: int) -> list[int]:
-    """1, 2, 4, ... and not beyond."""
-    return [1 << i for i in range(most.bit_length())]

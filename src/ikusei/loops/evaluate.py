@@ -24,7 +24,7 @@ from ikusei.loops.measure import gold_of, thoughts
 from ikusei.loops.order import in_order
 from ikusei.loops.steps import RewardsFailed, StopAsked
 from ikusei.protocols import Sampler
-from ikusei.run.statistics import Interval, best_of, mean_interval, pass_table
+from ikusei.run.statistics import Interval, best_of, mean_interval, pass_table, tries
 from ikusei.search.choosing import answered, best_right_at, right_at
 from ikusei.search.vote import Vote
 from ikusei.types import Group, Prompt, Response, Sampling
@@ -89,8 +89,7 @@ def evaluate(
     numbers = [row for row in ([value for value in row if value is not None] for row in judged) if row]
     if not numbers:
         raise RewardsFailed("no reward applies to any answer; run `ikusei check` on the recipe to see what its rewards say")
-    fewest = min(len(row) for row in numbers)
-    ks = [1 << i for i in range(fewest.bit_length())]
+    ks = tries(min(len(row) for row in numbers))
     responses = [response for group in groups for response in group.responses]
     results: dict[str, Any] = {"num_prompts": len(groups), "num_samples": settings.num_samples}
     results |= pass_table([[settings.passes(value) for value in row] for row in numbers], ks)

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ikusei.run.statistics import Interval, pass_at_k
+from ikusei.run.statistics import Interval, pass_at_k, tries
 from ikusei.run.story import Evaluation, Story, read_story
 
 DRAWS = 4000
@@ -184,8 +184,7 @@ def compare(one: Experiment, other: Experiment) -> Comparison:
         replace(each, **{name: {p: row for p, row in getattr(each, name).items() if p in known} for name in ("right", "tokens")})
         for each in (one, other)
     )
-    ks = [1 << i for i in range(min(one.samples, other.samples).bit_length())]
-    gains = {k: paired(one.pass_at(k), other.pass_at(k)) for k in ks}
+    gains = {k: paired(one.pass_at(k), other.pass_at(k)) for k in tries(min(one.samples, other.samples))}
     only = [tuple(sorted(one.asked[prompt] for prompt in each)) for each in (one.solved - other.solved, other.solved - one.solved)]
     both, neither = len(one.solved & other.solved), len(one.right.keys() - one.solved - other.solved)
     meet = crossing({k: each.value for k, each in gains.items()})

@@ -42,6 +42,16 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
+def doublings(most: int) -> list[int]:
+    """1, 2, 4, ... and not beyond."""
+    return [1 << i for i in range(most.bit_length())]
+
+
+def tries(most: int) -> list[int]:
+    """The k at which pass@k is told: 1, 2, 4, ... and `most` itself, which is as many samples as there are."""
+    return sorted({*doublings(most), most} - {0})
+
+
 def best_of(values: Sequence[float], k: int) -> float:
     """The largest of k values on average, the k being any of those given. Unbiased.
 
