@@ -7,7 +7,6 @@ from math import comb
 import pytest
 
 from ikusei.reproduce import (
-    clip_higher,
     cold_start,
     crossing,
     dynamic_sampling,
@@ -82,8 +81,3 @@ def test_wrong_answers_grow_against_what_they_were() -> None:
 
 def test_errors_are_of_the_mean() -> None:
     assert importance_sampling.errors({"along": {"truncated": [1.0, 2.0, 3.0, 2.0]}}, "truncated") == pytest.approx(2 / (2 / 3) ** 0.5 * 2)
-
-
-def test_the_last_steps_decide_the_entropy() -> None:
-    values = [5.0] * 10 + [1.0] * clip_higher.LAST
-    assert clip_higher.last({"higher": {"entropy": values}}, "higher", "entropy") == 1.0

@@ -2,7 +2,7 @@
 policy holds it, at most 2, brings it back.   Yao et al. 2025, fengyao.notion.site/off-policy-rl
 
     on policy     E_pi [A grad log pi]
-    uncorrected   E_mu [A grad log pi]                       mu: the policy at temperature 0.8
+    uncorrected   E_mu [A grad log pi]                       mu: the policy at temperature 0.7
     truncated     E_mu [min(pi / mu, 2) A grad log pi]       token by token, without gradient through the weight
 
 Gradients are compared along that of the policy's entropy: colder answers hold the likely ones only, and sharpen it more. Streams and loss
@@ -36,7 +36,7 @@ from ikusei.reproduce.lab import Lab
 from ikusei.run.plots import AFTER, INK, LOST
 from ikusei.types import Sampling
 
-BATCHES, PROMPTS, ANSWERS, CAP, COLDER = 40, 32, 16, 2.0, 0.8
+BATCHES, PROMPTS, ANSWERS, CAP, COLDER = 80, 32, 16, 2.0, 0.7
 KINDS = ("uncorrected", "truncated")
 
 

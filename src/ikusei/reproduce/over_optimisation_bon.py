@@ -109,7 +109,7 @@ CLAIM = Claim(
     f"estimate. The gold is a formula (kindness, and detail up to {ENOUGH} characters); proxies are reward models, one epoch of {SIZES[0]} "
     f"to {SIZES[-1]} pairs; that to be exploited learned from {HURRIED} pairs of people in a hurry, who do not mind length. "
     "The gold's weights were chosen on the pilot so that its peak lies inside; in four setups before, it fell from the start or never, and "
-    "fewer pairs than these gave proxies whose law fitted worse (R² .94).",
+    "fewer pairs than these gave proxies whose law fitted worse (R² .94). On 16 questions, measured before, it was .50 to .98.",
     measure=measure,
     criteria=(
         Criterion(
