@@ -79,7 +79,8 @@ CLAIM = Claim(
     says="A higher upper clip keeps more entropy than a symmetric one",
     source="DAPO, arXiv:2503.14476",
     setup=f"The base of the claim crossing; {STEPS} steps of GRPO ({PROMPTS} prompts, 8 answers, {UPDATES} updates from them) with an "
-    f"upper clip of 0.2 and of 0.28, the lower one 0.2 in both; then {NUM_PROMPTS} held-out prompts with {MANY} answers each.",
+    f"upper clip of 0.2 and of 0.28, the lower one 0.2 in both; then {NUM_PROMPTS} held-out prompts with {MANY} answers each. "
+    "Measured before with 32 prompts a step, and over the groups that teach: higher in one seed of three.",
     measure=measure,
     criteria=(
         Criterion(

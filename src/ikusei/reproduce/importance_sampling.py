@@ -120,8 +120,8 @@ CLAIM = Claim(
     says="Answers of another distribution bias the gradient; truncated importance weights bring it within noise of the one on policy",
     source="Yao et al. 2025, fengyao.notion.site/off-policy-rl",
     setup=f"The base of the claim crossing; {BATCHES} batches of {PROMPTS} prompts with {ANSWERS} answers each, written at temperature 1 "
-    f"and at {COLDER}, and GRPO's gradient of them with train.importance_cap {CAP:g} and without. Temperature 0.9 "
-    "was tried beforehand: as here, the uncorrected gradient differed by no more than noise.",
+    f"and at {COLDER}, and GRPO's gradient of them with train.importance_cap {CAP:g} and without. Measured before "
+    "with 40 batches at 0.8: uncorrected 1.5 to 3.4 standard errors off; and tried at 0.9, where it differed by no more than noise.",
     measure=measure,
     criteria=(
         Criterion(
