@@ -25,8 +25,7 @@ from ikusei.recipe import Recipe
 from ikusei.run.display import Display
 from ikusei.run.files import read_lines
 from ikusei.run.folder import Run, checkpoints
-
-GOLD = "gold"  # the name of its evaluations
+from ikusei.run.story import GOLD
 
 
 class Watching:

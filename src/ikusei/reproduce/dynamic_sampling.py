@@ -16,9 +16,8 @@ from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.expressions import BASE_STEPS, rewarded, shown
 from ikusei.reproduce.lab import Lab
 from ikusei.run.plots import AFTER, BEFORE, INK
-from ikusei.run.story import read_story
+from ikusei.run.story import GOLD, read_story
 from ikusei.run.tables import read_table
-from ikusei.watching import GOLD
 
 STEPS, PROMPTS, ROUNDS = 120, 32, 12
 EVERY, NUM_PROMPTS, MANY = 10, 120, 64

@@ -119,8 +119,9 @@ CLAIM = Claim(
     source="Liu et al. 2025, arXiv:2503.20783",
     setup="A model of 0.13 M parameters says one of four letters, of which one is right, and then any number of dots; "
     f"{STEPS} steps of GRPO (128 prompts, 8 answers) for the letter alone, with aggregate: sequence and with aggregate: token. "
-    f"{NUM_PROMPTS} held-out prompts, {MANY} answers each. Tried beforehand too: 32 prompts, and 256 at half of the rate, of which "
-    "chance moved the lengths by a seventh and a tenth; a sixth of the rate, and digits that the model could not tell apart; wrong answers grew in neither.",
+    f"{NUM_PROMPTS} held-out prompts, {MANY} answers each. Tried beforehand too: 32 prompts, and 256 at half of the "
+    "rate, of which chance moved the lengths by a seventh and a tenth; a sixth of the rate, and digits that the model could not tell "
+    "apart; wrong answers grew in neither of these.",
     measure=measure,
     criteria=(
         Criterion(

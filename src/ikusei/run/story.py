@@ -14,6 +14,7 @@ from ikusei.run.files import read_json, read_lines
 from ikusei.run.statistics import Interval
 from ikusei.run.tables import read_table
 
+GOLD = "gold"  # the name of the evaluations that the watch makes during a run
 NOTHING = 1e-4  # rounding between two ways of laying out the same rows
 IMPLICIT = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")  # of pairs; the other rewards/* judge answers
 
