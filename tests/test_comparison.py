@@ -41,6 +41,8 @@ def test_by_hand() -> None:
     assert found.length.value == 0
     half = found.gains[2].value  # 0.125 at k = 2, -0.25 at k = 4: a third of the way over log k
     assert found.crossing == pytest.approx(2 * 2 ** (half / (half + 0.25)))
+    fewer = compare(*(experiment(name, {"a": right}) for name, right in (("one", [1, 0, 0]), ("other", [0, 0, 0]))))
+    assert {k: gain.value for k, gain in fewer.gains.items()} == pytest.approx({1: 1 / 3, 2: 2 / 3, 3: 1})
     assert compare(BASE, TUNED).gains[1].value == -0.25 and compare(BASE, TUNED).crossing is None
 
 

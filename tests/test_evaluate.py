@@ -76,7 +76,7 @@ def by_prompt(made: Evaluation, greedy: bool = False) -> list[list[dict[str, obj
     return [[row for row in rows if row["prompt_id"] == name] for name in dict.fromkeys(row["prompt_id"] for row in rows)]
 
 
-@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize("k", [2, 4, SAMPLES])
 def test_votes_and_best_of_k_are_means_over_subsets(made: Evaluation, k: int) -> None:
     """Of every subset of k: the share right among the commonest answers, and among those that the reward trained on likes best."""
     votes, best = [], []

@@ -207,11 +207,12 @@ class Turning:
 
 @pytest.mark.parametrize(("end", "count", "expected"), [(None, 2, [0, 2]), (None, 9, [0, 2, 3]), (3, 9, [0, 2]), (4, 3, [0, 2, 3])])
 def test_a_held_out_question_is_asked_once(talker: LocalPolicy, end: int | None, count: int, expected: list[int]) -> None:
-    """For answered again, in the same words, it would count for two."""
+    """For an interval would take it for a second prompt."""
     rows = Rows(Turning(end), talker.tokenizer, 0)
     assert list(rows.held_out_at(count)) == expected
     assert [prompt.text for prompt in rows.held_out(count)] == [rows.prompt("test", index).text for index in expected]
-    assert [prompt.id for prompt in asked_with_shots(rows, count)] == [prompt.id for prompt in rows.held_out(count)]
+    formed = asked_with_shots(rows, count, form="{prompt}")
+    assert [(prompt.id, prompt.text) for prompt in formed] == [(prompt.id, prompt.text) for prompt in rows.held_out(count)]
 
 
 def test_a_cut_row_says_what_is_left_of_it(talker: LocalPolicy) -> None:

@@ -85,6 +85,23 @@ def test_the_command_measures_keeps_and_writes_the_page(tmp_path: Path, capsys: 
     assert all(taken)
 
 
+def test_what_was_measured_with_another_setup_is_measured_anew(tmp_path: Path) -> None:
+    made, docs = tmp_path / "made", tmp_path / "docs"
+    seeds = [made / "kl_estimators" / f"seed-{seed}" for seed in running.SEEDS]
+    for seed in running.SEEDS:
+        running.measure("kl_estimators", seed, made)
+    page.write(made, docs)
+    kept = docs / "reproduced" / "kl_estimators.json"
+    write_json(kept, [{**row, "setup": "Another one."} for row in read_json(kept)])
+    write_json(seeds[1] / "found.json", {**read_json(seeds[1] / "found.json"), "setup": "Another one."})
+    (seeds[1] / "setup.txt").write_text("Another one.", encoding="utf-8")
+    (seeds[1] / "gradients.json").write_text("[]", encoding="utf-8")  # what it measured on the way
+    page.write(made, docs)
+    assert "kl_estimators" in (docs / "reproduced.md").read_text().rpartition("Not measured yet")[2]
+    assert [each.seed for each in running.carry_out(["kl_estimators"], made)] == [1]
+    assert not (seeds[1] / "gradients.json").exists() and len(running.results(made, "kl_estimators")) == len(seeds)
+
+
 def test_a_claim_that_fails_is_told_and_leaves_the_others_alone(tmp_path: Path) -> None:
     [done] = running.carry_out(["no_such_claim"], tmp_path, seeds=(0,))
     assert done.problem is not None and "no_such_claim" in done.problem and "allowed" in done.problem

@@ -242,14 +242,12 @@ class Journey:
     def _on_samples(self, name: str, workers: RewardWorkers, shown: Display, stop: StopAsked) -> Evaluation:
         """What the policy writes to held-out prompts, judged by the rewards."""
         settings, recipe = self.recipe.eval, self.recipe
-        rows = recipe.eval_task.num_rows("test")
         num_prompts = len(self.parts.eval_rows.held_out(settings.num_prompts))
         if num_prompts == 0:
             shown.say("nothing is sampled: the task holds no row out; give it more rows or a larger test_share")
             return Evaluation({}, [])
-        repeated = 0 if rows is None else min(rows, settings.num_prompts) - num_prompts
-        left_out = f" ({repeated} rows that repeat others are left out)" if repeated else ""
-        shown.say(f"measuring {name} training: {num_prompts} held-out prompts{left_out} × {settings.num_samples} answers")
+        fewer = f" ({settings.num_prompts} asked for; there are no other ones)" if num_prompts < settings.num_prompts else ""
+        shown.say(f"measuring {name} training: {num_prompts} held-out prompts{fewer} × {settings.num_samples} answers")
         sampler = self.parts.policy.snapshot()
         return evaluate_with_shots(sampler, self.parts.eval_rows, workers, settings, recipe.sampling, recipe.seed, stop)
 

@@ -14,7 +14,7 @@ from ikusei.text.chat import continuation, render
 from ikusei.types import Group, Prompt, Response, Split
 
 CHECKED = 5_000  # rows looked at before the start; later ones are when they are taken
-LOOKED_AT = 20
+LOOKED_AT = 20  # test rows for each prompt that is wanted, where rows repeat each other
 ROUND = 1_000_000_000  # rows without end: each refill round reads from its own far place
 
 
@@ -43,10 +43,10 @@ class Rows:
         return list(self.held_out_at(count).values())
 
     def held_out_at(self, count: int) -> dict[int, Prompt]:
-        """The same by their rows. A row that says nothing new is passed over: it would be answered in the same words, for random numbers
-        go by prompt, and count for two. Of rows without end, LOOKED_AT for each that is wanted."""
+        """The same by their rows. A row that says nothing new is passed over: it is no second prompt, though an interval would take it for
+        one, and a comparison by prompt for a prompt with twice the samples."""
         rows, found = self.task.num_rows("test"), dict[str, tuple[int, Prompt]]()
-        for index in range(LOOKED_AT * count if rows is None else rows):
+        for index in range(LOOKED_AT * count if rows is None else min(rows, LOOKED_AT * count)):
             if len(found) == count:
                 break
             prompt = self.prompt("test", index)

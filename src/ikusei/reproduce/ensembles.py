@@ -93,7 +93,8 @@ CLAIM = Claim(
     source="Coste et al. 2023, arXiv:2310.02743",
     setup=f"{MEMBERS} reward models, one epoch of the same {PAIRS} pairs with {100 * FLIPPED:.0f} % of the labels flipped, choose "
     f"among {ANSWERS} answers of the seedling to each of {PROMPTS} questions about cats, n up to {NS[-1]}; of 128 pairs, five "
-    "epochs long, reward models were no proxies yet, alone or together. Measured before on 16 questions, whose seeds disagreed.",
+    "epochs long, reward models were no proxies yet, alone or together. Measured before on 16 questions, and seeds disagreed "
+    "as here.",
     measure=measure,
     criteria=tuple(criterion for way, name in KINDS.items() for criterion in criteria(way, name)),
     draw=draw,

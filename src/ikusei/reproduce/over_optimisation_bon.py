@@ -106,10 +106,11 @@ CLAIM = Claim(
     says="Choosing the best of n by a learned proxy, the proxy rises while the gold rises and then falls, as d(α - βd); more data helps",
     source="Gao, Schulman and Hilton 2022, arXiv:2210.10760",
     setup=f"{ANSWERS} answers of the seedling to each of {PROMPTS} held-out questions about cats, n up to {NS[-1]} by the unbiased "
-    f"estimate. The gold is a formula (kindness, and detail up to {ENOUGH} characters); proxies are reward models, one epoch of {SIZES[0]} "
-    f"to {SIZES[-1]} pairs; that to be exploited learned from {HURRIED} pairs of people in a hurry, who do not mind length. "
-    "The gold's weights were chosen on the pilot so that its peak lies inside; in four setups before, it fell from the start or never, and "
-    "fewer pairs than these gave proxies whose law fitted worse (R² .94). On 16 questions, measured before, it was .50 to .98.",
+    f"estimate. The gold is a formula (kindness, and detail up to {ENOUGH} characters); proxies are reward models, one epoch of "
+    f"{SIZES[0]} to {SIZES[-1]} pairs; that to be exploited learned from {HURRIED} pairs of people in a hurry, who do not mind "
+    "length. The gold's weights were chosen on the pilot so that its peak lies inside; in four setups before, it fell from the "
+    "start or never, and fewer pairs than these gave proxies whose law fitted worse (R² .94). On 16 questions, measured "
+    "before, it was .50 to .98: seeds differ by how their proxies were trained, and not by the questions.",
     measure=measure,
     criteria=(
         Criterion(

@@ -14,13 +14,14 @@ from ikusei.run.files import plain, read_json, write_text
 from ikusei.run.plots import panels, standalone
 from ikusei.run.words import duration
 
-KEPT = ("seed", "found", "cpu_s", "git", "versions")
+KEPT = ("seed", "setup", "found", "cpu_s", "git", "versions")
 HEAD = """# The field's claims, tried again
 
 Made by `ikusei reproduce all --out docs` (`quick` for the short ones, a name for one). Each claim's experiment and criteria stand in
-`src/ikusei/reproduce/<name>.py`, and stood there before these seeds were run; setups were tried beforehand with another seed. A claim
-**held** where every criterion holds in each of three seeds, did **not hold** where some criterion holds in none, and is **undecided** at
-this scale otherwise. Models are tiny and tasks simple: this says what these methods do here, and not what they do everywhere.
+`src/ikusei/reproduce/<name>.py`, and stood there before these seeds were run; setups were tried beforehand with another seed. Where a setup
+was changed after these seeds had been seen, it says "measured before" and what was found then. A claim **held** where every criterion holds
+in each of three seeds, did **not hold** where some criterion holds in none, and is **undecided** at this scale otherwise. Models are tiny
+and tasks simple: this says what these methods do here, and not what they do everywhere.
 """
 
 
@@ -35,13 +36,14 @@ def write(folder: Path, docs: Path) -> Path:
         if len(rows) == len(SEEDS):
             lines = ",\n".join(json.dumps(plain({key: row.get(key) for key in KEPT})) for row in rows)
             write_text(file, f"[\n{lines}\n]\n")
-        if file.exists():
-            whole[name] = read_json(file)
-            write_text(kept / f"{name}.svg", picture(name, load(name), [row["found"] for row in whole[name]]))
+        found = read_json(file) if file.exists() else []
+        if found and all(row.get("setup") == load(name).setup for row in found):
+            whole[name] = found
+            write_text(kept / f"{name}.svg", picture(name, load(name), [row["found"] for row in found]))
     told = [HEAD, *table(whole), *(line for name, rows in whole.items() for line in section(name, load(name), rows))]
     missing = [name for name in CLAIMS if name not in whole]
     if missing:
-        told.append(f"\nNot measured yet: {', '.join(missing)}.")
+        told.append(f"\nNot measured yet with the setup that stands in the code: {', '.join(missing)}.")
     write_text(docs / "reproduced.md", "\n".join(told) + "\n")
     return docs / "reproduced.md"
 

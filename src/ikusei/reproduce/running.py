@@ -1,7 +1,8 @@
 """Carries out claims, seed by seed, in processes of their own: two at once with one thread each, which on two cores is faster than one
-after the other with two. What a seed has found is kept, so that whatever stops this, the same command goes on.
+after the other with two. What a seed has found is kept, so that whatever stops this, the same command goes on; what was found with another
+setup than the claim has now is measured anew.
 
-    FOLDER/<claim>/seed-<n>/       its runs and measurements; found.json is written last
+    FOLDER/<claim>/seed-<n>/       setup.txt, its runs and measurements; found.json is written last
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from ikusei.reproduce import CLAIMS
 from ikusei.reproduce.claim import Claim
 from ikusei.reproduce.lab import Lab
-from ikusei.run.files import read_json, write_json
+from ikusei.run.files import discard, read_json, write_json, write_text
 from ikusei.run.provenance import provenance
 
 SEEDS = (0, 1, 2)
@@ -60,7 +61,7 @@ def _quick() -> list[str]:
 
 def carry_out(names: Sequence[str], folder: Path, seeds: Sequence[int] = SEEDS) -> Iterator[Done]:
     """Every seed of every claim that has not been measured, as they end. One that fails leaves the others alone."""
-    jobs = [(name, seed) for name in names for seed in seeds if not _place(folder, name, seed).exists()]
+    jobs = [(name, seed) for name in names for seed in seeds if not results(folder, name, (seed,))]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         try:
             for job in as_completed([pool.submit(_in_a_process, name, seed, folder) for name, seed in jobs]):
@@ -85,10 +86,14 @@ def _in_a_process(name: str, seed: int, folder: Path) -> Done:
 
 def measure(name: str, seed: int, folder: str | Path) -> None:
     """One seed, here and now."""
-    place = _place(Path(folder), name, seed)
-    found = load(name).measure(Lab(place.parent, seed))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_json(place, {"found": found, "cpu_s": cpu_s(), **provenance()})
+    claim, place = load(name), _place(Path(folder), name, seed)
+    setup = place.parent / "setup.txt"
+    if not setup.exists() or setup.read_text("utf-8") != claim.setup:
+        discard(place.parent)
+        place.parent.mkdir(parents=True)
+        write_text(setup, claim.setup)
+    found = claim.measure(Lab(place.parent, seed))
+    write_json(place, {"found": found, "setup": claim.setup, "cpu_s": cpu_s(), **provenance()})
 
 
 def cpu_s() -> float:
@@ -97,9 +102,10 @@ def cpu_s() -> float:
 
 
 def results(folder: Path, name: str, seeds: Sequence[int] = SEEDS) -> list[dict[str, Any]]:
-    """What found.json says, of each seed that has been measured."""
+    """What found.json says, of each seed that has been measured with the claim's present setup."""
     places = [_place(folder, name, seed) for seed in seeds]
-    return [{"seed": seed, **read_json(place)} for seed, place in zip(seeds, places, strict=True) if place.exists()]
+    rows = [{"seed": seed, **read_json(place)} for seed, place in zip(seeds, places, strict=True) if place.exists()]
+    return [row for row in rows if row.get("setup") == load(name).setup]
 
 
 def _place(folder: Path, name: str, seed: int) -> Path:
