@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ikusei.guard import wire
+from ikusei.guard.jail import _furnished
 from ikusei.guard.workers import RewardSpec, RewardWorkers
 from ikusei.rewards.code import Code, program
 from ikusei.types import Group, Part, Prompt, Response
@@ -237,3 +239,12 @@ def test_rewards_that_are_trusted_stay_outside(tmp_path: Path) -> None:
         scores = [response.score for response in workers.score([group])[0].responses]
     found = [[(name, part.value) for name, part in score.parts.items()] for score in scores if score]
     assert found == [[("code", 1.0), ("reads", 0.75)], [("code", 0.0), ("reads", 0.75)]]
+
+
+def test_where_packages_lie_in_tmp_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside there is another /tmp over them."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setattr("sys.prefix", folder)
+        monkeypatch.syspath_prepend(folder)
+        with pytest.raises(OSError, match=f"{folder}, and there is another /tmp inside; install them elsewhere"):
+            _furnished()

@@ -119,6 +119,9 @@ def _furnished() -> str:
     python = [os.path.realpath(os.path.join(sys.base_prefix, name)) for name in ("bin", "lib")]
     packages = [os.path.realpath(entry) for entry in sys.path if entry.startswith((sys.prefix, sys.base_prefix)) and os.path.isdir(entry)]
     places = _outermost([*SYSTEM, *python, *packages])
+    for place in places:
+        if Path(place).is_relative_to("/tmp"):  # a cell has a /tmp of its own over it
+            raise OSError(f"Python or its packages lie in {place}, and there is another /tmp inside; install them elsewhere")
     free = [each for each in COVERED if os.path.isdir(each) and not any(place.startswith(each + "/") for place in places)]
     if not free:
         raise OSError(f"none of {', '.join(COVERED)} is a folder that Python does not lie in")
