@@ -101,7 +101,7 @@ def told(
     ours, *others = held / TRIALS
     print(f"| {name} | {k} | {truth:.3f} | **{ours:.3f}** | {' | '.join(f'{other:.3f}' for other in others)} |", flush=True)
     most = 0.97 if 0.1 <= abs(truth) <= 0.9 and not name.startswith("alike") else 1
-    error = 2 * (0.03 * 0.97 / TRIALS) ** 0.5
+    error = 3 * (0.03 * 0.97 / TRIALS) ** 0.5  # of the simulation itself, which has forty rows
     return [] if 0.93 - error <= ours <= most + error else [f"{name}, k = {k}: {ours:.3f}"]
 
 

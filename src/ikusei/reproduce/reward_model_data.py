@@ -28,9 +28,10 @@ from ikusei.tasks.cat_lover import CatLover
 from ikusei.types import Group, Sampling
 
 K, UNSURE = 6, 1.0  # answers of a ranking; spread of a person's noise, where the gold's own is about as large
-SIZES = (24, 48, 96, 192)  # rankings
-STEPS, BATCH = 24, 8
-COMPARED, HELD_OUT = 96, 64  # rankings
+SIZES = (48, 96, 192, 384)  # rankings
+STEPS, BATCH = 144, 8
+COMPARED, HELD_OUT = 384, 100  # rankings
+FEW = 2  # rankings an update where these are compared with their pairs
 
 
 def measure(lab: Lab) -> Found:
@@ -40,15 +41,16 @@ def measure(lab: Lab) -> Found:
     test = answers("seedling", held_out("seedling", task, HELD_OUT), K, sampling, lab.seed)
     truth = [[gold(group.prompt, each.text) for each in group.responses] for group in test]
     unsure = [[value + chance.gauss(0, UNSURE) for value in row] for row in truth]
-    plain = {"examples_per_step": BATCH, "normalise": {"num_prompts": 0}}
+    plain: dict[str, Any] = {"normalise": {"num_prompts": 0}}
     sizes = {}
     for size in SIZES:
-        model = reward_model(lab, f"rankings-{size}", rankings[:size], **plain, steps=STEPS)
+        model = reward_model(lab, f"rankings-{size}", rankings[:size], **plain, steps=STEPS, examples_per_step=BATCH)
         sizes[f"{size}"] = judged(model, test, truth)["accuracy"]
     rows = [pair for ranking in rankings[:COMPARED] for pair in split(ranking)]
     chance.shuffle(rows)
-    grouped = reward_model(lab, "grouped", rankings[:COMPARED], **plain, steps=COMPARED // BATCH)
-    shuffled = reward_model(lab, "shuffled", rows, **plain, steps=len(rows) // BATCH)
+    steps, pairs = COMPARED // FEW, FEW * K * (K - 1) // 2
+    grouped = reward_model(lab, "grouped", rankings[:COMPARED], **plain, steps=steps, examples_per_step=FEW)
+    shuffled = reward_model(lab, "shuffled", rows, **plain, steps=len(rows) // pairs, examples_per_step=pairs)
     epoch = {name: judged(model, test, unsure) for name, model in (("grouped", grouped), ("shuffled", shuffled))}
     return {"sizes": sizes, "epoch": epoch, "people": float(np.mean(agreement(truth, unsure)))}
 
@@ -115,8 +117,10 @@ CLAIM = Claim(
     says="A reward model becomes more accurate with more rankings, and shuffling the pairs of a ranking makes it overfit within one epoch",
     source="Ouyang et al. 2022, arXiv:2203.02155; Stiennon et al. 2020, arXiv:2009.01325",
     setup=f"Rankings of {K} of the seedling's answers about cats by people who judge with noise; {STEPS} updates of {BATCH} rankings "
-    f"from {SIZES[0]} to {SIZES[-1]} of them; one epoch of {COMPARED} rankings, {BATCH} an update, and of their pairs, {BATCH} an update; "
-    f"{HELD_OUT} held-out questions.",
+    f"from {SIZES[0]} to {SIZES[-1]} of them; one epoch of {COMPARED} rankings, {FEW} an update, and of their pairs in any "
+    f"order, as many an update; {HELD_OUT} held-out questions. Measured before with 24 updates of 24 to 192 rankings: accuracy "
+    "rose in one seed of three; and with 8 rankings or 8 pairs an update, of which the pairs got 15 times as many updates: "
+    "they lost less in every seed.",
     measure=measure,
     criteria=(
         Criterion(
@@ -132,5 +136,4 @@ CLAIM = Claim(
     ),
     draw=draw,
     panels=2,
-    quick=True,
 )
