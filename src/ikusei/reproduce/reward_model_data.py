@@ -56,8 +56,8 @@ def measure(lab: Lab) -> Found:
 
 
 def ranked(group: Group, chance: Random) -> dict[str, Any]:
-    """The row of a person's ranking: each different answer, the best first."""
-    texts = {each.text: gold(group.prompt, each.text) + chance.gauss(0, UNSURE) for each in group.responses}
+    """The row of a person's ranking: each different answer that says something, the best first."""
+    texts = {each.text: gold(group.prompt, each.text) + chance.gauss(0, UNSURE) for each in group.responses if each.text.strip()}
     best_first = sorted(texts, key=texts.__getitem__, reverse=True)
     return {"prompt": group.prompt.asked, "responses": best_first, "ranking": list(range(1, len(best_first) + 1))}
 
