@@ -108,6 +108,7 @@ CLAIM = Claim(
     ),
     draw=draw,
     panels=2,
+    quick=True,
 )
 
 

@@ -139,4 +139,5 @@ CLAIM = Claim(
     ),
     draw=draw,
     panels=2,
+    quick=True,
 )
