@@ -73,6 +73,7 @@ def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
     axes[0].set(xlabel="steps of RL", title="entropy, nats a token")
     axes[1].set(xlabel="share of right answers, held-out prompts", title="entropy there, nats a token")
     axes[0].legend(frameon=False, labelcolor=INK)
+    axes[1].legend(frameon=False, labelcolor=INK, fontsize=8)
 
 
 CLAIM = Claim(

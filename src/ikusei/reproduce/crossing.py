@@ -97,7 +97,7 @@ def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
     axes[0].set_xscale("log", base=2)
     axes[0].set_xticks(KS, [str(k) for k in KS])
     axes[0].set(ylim=(0, 1.03), xlabel="tries k", title="pass@k")
-    axes[0].legend(frameon=False, labelcolor=INK, loc="upper left")
+    axes[0].legend(frameon=False, labelcolor=INK, loc="lower right", fontsize=8)
     for place, (name, colour, _) in enumerate(named):
         values = [each["perplexity"][name] for each in found]
         axes[1].bar(place, fmean(values), color=colour, alpha=0.6, width=0.6)
