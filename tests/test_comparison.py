@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -122,6 +123,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert app(["compare", one, other, "--json"], result_action="return_value") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["gains"]["1"]["value"] == 0.5 and found["only_one"] == ["0?"]
+    assert app(["compare", one, other, "--out", str(tmp_path / "page.html")], result_action="return_value") == 0
+    page = re.sub(r"<[^>]+>", " ", (shown := (tmp_path / "page.html").read_text("utf-8")).partition("<body>")[2])
+    assert shown.count("<svg") == 2 and "2 held-out prompts, 2 samples of each " in page
+    assert re.search(r"pass@1\s+25%.*\s+75%.*\s+\+50 points \([+−]\d+ to \+\d+\)", page), "a gain and its interval, side by side"
+    assert re.search(r"Only a solves \(1\)[^B]*0\?", page) and "Only b solves" not in page
     assert app(["compare", f"{one},{other}", other], result_action="return_value") == 0
     with pytest.raises(ValueError, match="got 3 models"):
         app(["compare", one, other, one], result_action="return_value")

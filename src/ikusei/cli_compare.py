@@ -114,7 +114,7 @@ def show_gains(found: Comparison) -> None:
         for prompt in prompts[:3]:
             out.print(f"  only the {name}: {prompt[-100:]}", markup=False, highlight=False)
     if found.crossing is not None:
-        out.print(f"the curves meet at k = {found.crossing:.1f}: with more tries than that the second reaches as far", highlight=False)
+        out.print(f"the curves meet at k = {found.crossing:.3g}: with more tries than that the second reaches as far", highlight=False)
 
 
 def show_wins(won: WinRate) -> None:

@@ -38,20 +38,21 @@ def write_comparison(found: Comparison, one: Experiment, other: Experiment, file
     ks = sorted(found.gains)
     levels = {each.name: [mean_interval(list(each.pass_at(k).values())) for k in ks] for each in (other, one)}
     rows = [
-        (f"pass@{k}", *(estimate(levels[name][i], True) for name in (other.name, one.name)), gained(found.gains[k]))
+        (f"pass@{k}", *(estimate(levels[name][i], True) for name in (other.name, one.name)), gained(found.gains[k], named=""))
         for i, k in enumerate(ks)
     ]
     verdict = {"higher": "is right more often than", "lower": "is right less often than", "same": "cannot be told apart at one try from"}
+    samples = f"{plural(other.samples, 'sample')} of each" + (f" and {one.samples}" if one.samples != other.samples else "")
     page = render(
         "compared.html.j2",
         title=f"{one.name} and {other.name}",
-        subtitle=f"{plural(len(one.right), 'held-out prompt')}, {plural(other.samples, 'sample')} of each and {one.samples}",
+        subtitle=f"{plural(len(one.right), 'held-out prompt')}, {samples}",
         words=[
             f"{one.name} {verdict[above_or_below(found.gains[1])]} {other.name}: {gained(found.gains[1])}, prompt by prompt.",
             *gains.within_reach(found, found.most, one.name, other.name),
         ],
         columns=("", other.name, one.name, "difference, prompt by prompt"),
-        rows=[*rows, ("length, tokens", "", "", gained(found.length, share=False))],
+        rows=[*rows, ("length, tokens", "", "", gained(found.length, share=False, named=""))],
         pictures=list(pictures([as_measured(each, ks) for each in (other, one)])),
         lists={f"Only {one.name} solves": found.only_one, f"Only {other.name} solves": found.only_other},
     )

@@ -160,7 +160,7 @@ def within_reach(found: Comparison, most: int, one: str = "the trained model", o
         f"{len(found.only_other)} only by {other}, {found.neither} by neither."
     )
     if found.crossing is not None:
-        yield f"The curves meet at k = {found.crossing:.1f}: with more tries than that {other} reaches as far."
+        yield f"The curves meet at k = {found.crossing:.3g}: with more tries than that {other} reaches as far."
 
 
 def on_the_proxy(story: Story, before: Evaluation, after: Evaluation) -> Iterator[str]:

@@ -49,11 +49,11 @@ def estimate(interval: Interval | None, share: bool) -> str:
     return f"{value} ({span(interval, share)})"
 
 
-def gained(difference: Interval, share: bool = True) -> str:
-    """A difference with its interval: of shares in points."""
+def gained(difference: Interval, share: bool = True, named: str = "95% interval ") -> str:
+    """A difference with its interval: of shares in points. In a table the interval need not be `named`."""
     scale, unit = (100, " points") if share else (1, "")
     told = [f"{scale * x:+.{0 if share else 1}f}".replace("-", "−") for x in (difference.value, difference.low, difference.high)]
-    return f"{told[0]}{unit} (95% interval {told[1]} to {told[2]})"
+    return f"{told[0]}{unit} ({named}{told[1]} to {told[2]})"
 
 
 def above_or_below(difference: Interval) -> Comparison:
