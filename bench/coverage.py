@@ -15,8 +15,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import t
 
+from ikusei.intervals import mean_interval, pass_at_k
 from ikusei.run.comparison import paired
-from ikusei.run.statistics import mean_interval, pass_at_k
 
 PROMPTS, SAMPLES, TRIALS, DRAWS = 64, 16, 5000, 500
 Array = np.ndarray

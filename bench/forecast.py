@@ -21,7 +21,7 @@ from statistics import fmean
 
 import pyarrow.parquet as pq
 
-from ikusei.run.statistics import mean_interval
+from ikusei.intervals import mean_interval
 
 HERE = Path(__file__).parents[1]
 SEEDS, STEPS = (0, 1, 2), 60
@@ -95,7 +95,7 @@ def run(folder: Path, *words: str) -> Path:
 def ikusei(*words: str) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb"}
     done = subprocess.run(
-        [sys.executable, "-c", "from ikusei.cli import main; main()", *words], capture_output=True, text=True, env=environment
+        [sys.executable, "-c", "from ikusei.cli.main import main; main()", *words], capture_output=True, text=True, env=environment
     )
     if done.returncode:
         raise RuntimeError(f"{words}: {done.stdout[-1000:]}{done.stderr[-2000:]}")

@@ -65,7 +65,7 @@ def main() -> None:
     DOCS.write_text(page(floor, weights, found))
 
 
-LIBRARIES = "import sys, ikusei.journey, peft, bitsandbytes; print('loaded', flush=True); sys.stdin.read()"
+LIBRARIES = "import sys, ikusei.pipeline.training_run, peft, bitsandbytes; print('loaded', flush=True); sys.stdin.read()"
 
 
 def of_libraries() -> float:

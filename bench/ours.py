@@ -80,9 +80,9 @@ def build(work: Workload, folder: Path, stack: ExitStack, seed: int = 0) -> Any:
     from ikusei.backends.local import LocalPolicy, LocalSettings
     from ikusei.guard.outcomes import RewardSpec
     from ikusei.guard.workers import RewardWorkers
-    from ikusei.loops.asked import Before, recall
     from ikusei.loops.data import Rows
     from ikusei.loops.online import Online, OnlineSettings
+    from ikusei.loops.precompute import Before, recall
     from ikusei.loops.supervised import Supervised, SupervisedSettings
     from ikusei.models.load import load_model, load_reward_model, load_tokenizer
     from ikusei.types import Sampling

@@ -76,7 +76,7 @@ def run(folder: Path, case: Case, seed: int) -> Path:
     if not (made / "summary.json").exists():
         words = ["train", str(HERE / "recipes" / f"{case.recipe}.yaml"), *case.overrides, f"seed={seed}", "--folder", str(made)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb"}
-        command = [sys.executable, "-c", "from ikusei.cli import main; main()", *words]
+        command = [sys.executable, "-c", "from ikusei.cli.main import main; main()", *words]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode:
             raise RuntimeError(f"{words}: {done.stdout[-1000:]}{done.stderr[-2000:]}")

@@ -11,8 +11,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from ikusei.run.charts import alarms_at
-from ikusei.run.story import Story, read_story
+from ikusei.report.charts import alarms_at
+from ikusei.run.read import Story, read_story
 
 RUNS = {
     "tags alone are paid for": "hacks-empty_think-3/1-tags_only",

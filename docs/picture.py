@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import PercentFormatter
 
-from ikusei.run.story import read_story
+from ikusei.run.read import read_story
 
 
 def draw(run: Path, picture: Path) -> None:

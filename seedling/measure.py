@@ -12,13 +12,13 @@ from statistics import fmean
 import torch
 
 from ikusei.guard.workers import RewardSpec, RewardWorkers
+from ikusei.intervals import mean_interval, pass_table
 from ikusei.loops.data import Rows
-from ikusei.loops.measure import thoughts
+from ikusei.loops.metrics import thoughts
 from ikusei.loops.order import in_order
 from ikusei.protocols import Task
-from ikusei.run.statistics import mean_interval, pass_table
+from ikusei.samplers.load import load_sampler
 from ikusei.samplers.local import LocalSampler
-from ikusei.talk import load_sampler
 from ikusei.tasks.arithmetic import Arithmetic
 from ikusei.tasks.cat_lover import CatLover, verdict
 from ikusei.tasks.nursery import GYMS

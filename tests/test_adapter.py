@@ -12,16 +12,16 @@ from transformers import AutoModelForCausalLM
 
 from ikusei.algos.lm import LanguageModelling
 from ikusei.backends.local import LocalPolicy, LocalSettings, WithoutAdapter
-from ikusei.check import check_file
 from ikusei.forest import Loss, plant
 from ikusei.loops.steps import update
 from ikusei.models import adapter
 from ikusei.models.adapter import Lora
 from ikusei.models.heads import RewardModel
 from ikusei.models.load import load_model
-from ikusei.parts import build
+from ikusei.preflight.check import check_file
 from ikusei.protocols import LossFunction
-from ikusei.recipe import read_recipe
+from ikusei.recipe.build import build
+from ikusei.recipe.schema import read_recipe
 from ikusei.types import Prompt, Sampling
 from laws import worlds
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from ikusei.check import check_file
-from ikusei.loops.judgements import judgements
-from ikusei.road import train
+from ikusei.pipeline.train import train
+from ikusei.preflight.check import check_file
+from ikusei.preflight.preference_data import judgements
+from ikusei.recipe.stages import read_stages
 from ikusei.run.files import read_lines
-from ikusei.stages import read_stages
 from ikusei.tasks.files import Files
 from ikusei.types import Group, Prompt, Response
 
@@ -30,8 +30,8 @@ eval: {num_prompts: 2, num_samples: 2}
 @pytest.fixture(autouse=True)
 def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as a test needs."""
-    monkeypatch.setattr("ikusei.advising.PROMPTS", 64)
-    monkeypatch.setattr("ikusei.advising.ANSWERS", 8)
+    monkeypatch.setattr("ikusei.preflight.advice.PROMPTS", 64)
+    monkeypatch.setattr("ikusei.preflight.advice.ANSWERS", 8)
 
 
 def test_a_recipe_that_is_ready_gets_the_prompts_that_teach(tmp_path: Path) -> None:

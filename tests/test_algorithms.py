@@ -20,9 +20,9 @@ from ikusei.algos.rloo import RLOO
 from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import Forest, Loss, Outputs, count, plant
 from ikusei.guard.workers import RewardSpec, RewardWorkers
-from ikusei.loops.asked import Before
 from ikusei.loops.data import Rows
 from ikusei.loops.online import Online, OnlineSettings
+from ikusei.loops.precompute import Before
 from ikusei.loops.steps import NonFinite, Schedule, StopAsked, blame, update
 from ikusei.loops.supervised import Supervised, SupervisedSettings
 from ikusei.maths import centred, clipped_objective, group_advantages, kl_estimate, leave_one_out

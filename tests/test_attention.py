@@ -14,7 +14,7 @@ from ikusei.forest import Forest, plant
 from ikusei.models.attention import ForestLayout, Form
 from ikusei.models.flash import flash_forest, parts_of
 from ikusei.models.flex import FlexForest
-from ikusei.models.product import product
+from ikusei.models.linear import product
 from ikusei.types import Group, Prompt, Response
 
 SHAPES = {

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from ruamel import yaml
 
-from ikusei.cli import main
-from ikusei.recipe import read_recipe
+from ikusei.cli.main import main
+from ikusei.recipe.schema import read_recipe
 
 HERE = Path(__file__).parents[1]
 SMALL = [

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ikusei.cli import app
+from ikusei.cli.main import app
+from ikusei.intervals import mean_interval, pass_at_k
+from ikusei.report.eval_charts import share_right
 from ikusei.run.comparison import Experiment, compare, crossing, differing, paired, read_experiment, together
 from ikusei.run.folder import Run
-from ikusei.run.measured import share_right
-from ikusei.run.statistics import mean_interval, pass_at_k
-from ikusei.run.story import evaluation
+from ikusei.run.read import evaluation
 
 HOW: dict[str, Any] = {"sampling.temperature": 1.0, "eval.num_samples": 4, "the chat template": "{{ a }}"}
 

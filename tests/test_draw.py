@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ikusei.backends.local import LocalPolicy, LocalSettings
-from ikusei.samplers.drafts import Drafts, Job
+from ikusei.samplers.decoding import Drafts, Job
 from ikusei.samplers.draw import draw, truncate, uniforms
 from ikusei.text.tokenizer import make_character_tokenizer
 from ikusei.types import Prompt, Response, Sampling

@@ -12,16 +12,16 @@ from typing import ClassVar
 
 import pytest
 
-from ikusei.cli import main
+from ikusei.cli.main import main
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
+from ikusei.loops.chance import by_guessing
 from ikusei.loops.evaluate import EvalSettings, Evaluation, evaluate
-from ikusei.loops.guessing import by_guessing
-from ikusei.run.measured import fifths, measured, pictures
-from ikusei.run.story import evaluation
+from ikusei.report.eval_charts import fifths, measured, pictures
+from ikusei.run.read import evaluation
+from ikusei.samplers.load import load_sampler
 from ikusei.samplers.local import LocalSampler
 from ikusei.search.choosing import answered
-from ikusei.talk import load_sampler
 from ikusei.tasks.arithmetic import Arithmetic
 from ikusei.text.chat import render
 from ikusei.types import Example, Prompt, Sampling, Split

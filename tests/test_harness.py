@@ -25,8 +25,8 @@ from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.api.registry import get_model  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
-from ikusei.harness.inspect_ai import content_of, kind_of  # noqa: E402
-from ikusei.harness.lm_eval import IkuseiLM, sampling_of  # noqa: E402
+from ikusei.evaluation.inspect_ai import content_of, kind_of  # noqa: E402
+from ikusei.evaluation.lm_eval import IkuseiLM, sampling_of  # noqa: E402
 from ikusei.models.load import SEEDLING  # noqa: E402
 from ikusei.types import Response, Sampling  # noqa: E402
 

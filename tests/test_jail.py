@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ikusei.guard import wire
-from ikusei.guard.jail import _furnished
+from ikusei.guard import worker_protocol
+from ikusei.guard.sandbox import _furnished
 from ikusei.guard.workers import RewardSpec, RewardWorkers
 from ikusei.rewards.code import Code, program
 from ikusei.types import Group, Part, Prompt, Response
@@ -212,9 +212,9 @@ def test_a_message_that_is_no_answer_is_a_crash_and_runs_nothing(jail: tuple[Rew
     wrong = [b"[]x", b'{"a": 1}', b'[{"a": [NaN, "ok", 0, ""]}]', b'[{"a": [1, "fine", 0, ""]}]', b'[{"a": ["1", "ok", 0, ""]}]', b"[[1]]"]
     for message in wrong:
         with pytest.raises(ValueError):
-            wire.read(message)
+            worker_protocol.read(message)
     given = [{"a": Part(0.5, "ok", 0.1, "é"), "a/b": Part(None, "timeout")}]
-    assert wire.read(wire.written(given)) == given
+    assert worker_protocol.read(worker_protocol.written(given)) == given
 
 
 def test_what_runs_code_does_not_run_outside_unasked(tmp_path: Path) -> None:

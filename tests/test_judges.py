@@ -22,7 +22,7 @@ from ikusei.forest import plant
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.normalise import mean_and_std
-from ikusei.models.judge import Judge, LearnedReward
+from ikusei.models.learned_reward import Judge, LearnedReward
 from ikusei.models.load import check_kind, load_model, load_reward_model, load_tokenizer
 from ikusei.text.chat import continuation, render
 from ikusei.types import Example, Group, Message, Response

@@ -16,10 +16,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from ikusei import lens
-from ikusei.cli import main
+from ikusei.cli.main import main
 from ikusei.models.causal import CausalModel
 from ikusei.models.score import score
+from ikusei.pipeline import probability_mass as lens
 from ikusei.samplers.local import LocalSampler
 from ikusei.tasks import cat_lover
 from ikusei.tasks.nursery import Nursery

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ikusei.cli import main
-from ikusei.guard.lint import Lint
-from ikusei.reward_tools import lint_file, prove, replay
-from ikusei.road import train
+from ikusei.cli.main import main
+from ikusei.pipeline.train import train
+from ikusei.preflight.reward_lint import Lint
+from ikusei.preflight.reward_tools import lint_file, prove, replay
 
 MATH_VERIFY = """
 from math_verify import parse, verify

@@ -20,7 +20,6 @@ from ikusei.backends.local import LocalPolicy
 from ikusei.forest import Forest, Outputs, plant
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
-from ikusei.loops.asked import Before, recall, recalled
 from ikusei.loops.collect import CollectSettings, row_of
 from ikusei.loops.data import Rows
 from ikusei.loops.few_shot import examples
@@ -28,6 +27,7 @@ from ikusei.loops.few_shot import held_out as asked_with_shots
 from ikusei.loops.filtering import Filter
 from ikusei.loops.held_out import bits_per_byte, held_out, judged
 from ikusei.loops.online import Online, OnlineSettings
+from ikusei.loops.precompute import Before, recall, recalled
 from ikusei.loops.replay import Replay, Replaying
 from ikusei.loops.steps import StopAsked, update
 from ikusei.loops.supervised import Supervised, SupervisedSettings

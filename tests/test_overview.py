@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from ikusei.report.pipeline import write_overview
 from ikusei.run.files import append_line
 from ikusei.run.folder import Run
-from ikusei.run.overview import write_overview
 
 GOLD = {"name": "judge", "path": "judge", "gold": True}
 LEARNED = {"name": "learned", "path": "learned", "gold": False}

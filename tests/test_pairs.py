@@ -21,12 +21,12 @@ from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops import diverse
 from ikusei.loops.collect import CollectSettings, row_of
-from ikusei.loops.distance import advice, distance
 from ikusei.loops.diverse import most_telling, similarity, worth
+from ikusei.loops.preference_gap import advice, distance
 from ikusei.loops.steps import update
+from ikusei.pipeline.train import train
+from ikusei.recipe.stages import read_stages
 from ikusei.rewards.votes import Votes
-from ikusei.road import train
-from ikusei.stages import read_stages
 from ikusei.text.chat import continuation, render
 from ikusei.types import Example, Group, Prompt, Response, Sampling, Score
 from laws import worlds

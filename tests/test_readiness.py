@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ikusei.check import Check, check_file
+from ikusei.intervals import Interval
 from ikusei.loops.online import OnlineSettings
-from ikusei.loops.readiness import MANY, Readiness, verdict
-from ikusei.run.statistics import Interval
+from ikusei.preflight.check import Check, check_file
+from ikusei.preflight.readiness import MANY, Readiness, verdict
 from ikusei.types import Group, Prompt, Response
 
 RECIPE = "task: {task}\nrewards: [exact]\nalgorithm: grpo\nsampling: {{max_tokens: {tokens}}}\ntrain: {{num_responses: 8}}\n"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Tokenizer
 
-from ikusei.cli import main
+from ikusei.cli.main import main
 from ikusei.text.train import train_tokenizer
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "gpu"

@@ -1,6 +1,6 @@
 """The recipe reader on classes of this file, and the recipe on the classes it is made of.
 
-Where the settings of a section do not matter, those of this file stand in for them: the tables of `ikusei.recipe` are texts.
+Where the settings of a section do not matter, those of this file stand in for them: the tables of `ikusei.recipe.schema` are texts.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from ikusei import recipe
 from ikusei.algos import ALGORITHMS, VALUES, cispo, grpo
-from ikusei.recipe import Recipe, read_recipe, resolved
-from ikusei.recipe_reader import Document, RecipeError, build, dump_yaml, parse, plain, resolve_path, with_overrides
+from ikusei.recipe import schema as recipe
+from ikusei.recipe.reader import Document, RecipeError, build, dump_yaml, parse, plain, resolve_path, with_overrides
+from ikusei.recipe.schema import Recipe, read_recipe, resolved
 from ikusei.tasks.arithmetic import Arithmetic
 from ikusei.types import Sampling
 
@@ -540,11 +540,11 @@ PATHS = {
 def test_every_class_of_the_tables_is_a_frozen_dataclass(path: str) -> None:
     """By its source: importing all of them takes longer than this whole file."""
     module, _, name = path.partition(":")
-    file = Path(recipe.__file__).parents[1] / (module.replace(".", "/") + ".py")
+    file = Path(recipe.__file__).parents[2] / (module.replace(".", "/") + ".py")
     (found,) = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef) and node.name == name]
     assert ast.unparse(found.decorator_list[0]).startswith("dataclass(frozen=True")
 
 
 def test_the_reader_starts_without_torch() -> None:
-    code = "import sys, ikusei.recipe; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, ikusei.recipe.schema; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

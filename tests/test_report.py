@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from ikusei.run.charts import kl_of
+from ikusei.intervals import mean_interval, pass_table
+from ikusei.report.charts import kl_of
+from ikusei.report.examples import side_by_side
+from ikusei.report.plots import Line, by_step, extremes
+from ikusei.report.run import write_report
 from ikusei.run.folder import Run
-from ikusei.run.plots import Line, by_step, extremes
-from ikusei.run.questions import side_by_side
-from ikusei.run.report import write_report
-from ikusei.run.statistics import mean_interval, pass_table
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 

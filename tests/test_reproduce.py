@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ikusei.cli import main
+from ikusei.cli.main import main
 from ikusei.reproduce import CLAIMS, page, running
 from ikusei.reproduce.claim import Claim, Criterion, Found
-from ikusei.reproduce.lab import Lab
+from ikusei.reproduce.workspace import Lab
 from ikusei.run.files import read_json, write_json
 
 RISES = Criterion("it rises", lambda f: f["to"] > f["from"], lambda f: f"{f['from']} → {f['to']}")
@@ -116,7 +116,7 @@ def test_all_means_all_in_their_order() -> None:
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_every_claim_says_what_it_must(name: str) -> None:
-    found = importlib.import_module(f"ikusei.reproduce.{name}").CLAIM
+    found = importlib.import_module(f"ikusei.reproduce.claims.{name}").CLAIM
     assert found.says and found.source and found.setup.endswith(".") and found.criteria
     assert len({criterion.says for criterion in found.criteria}) == len(found.criteria)
     assert replace(found, criteria=()).verdict([{}]) == "held"

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from ikusei.reproduce import few_shot, filtered_dpo, lm_loss, online_dpo
+from ikusei.reproduce.claims import few_shot, filtered_dpo, lm_loss, online_dpo
 from ikusei.tasks.cat_lover import verdict
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ikusei.reproduce.dpo_frontier import TILTS, above, best_of, lead, preferred, tilted
+from ikusei.reproduce.claims.dpo_frontier import TILTS, above, best_of, lead, preferred, tilted
 
 REWARDS = np.array([[0.0] * 5 + [1.0] * 3 + [2.0] * 2])  # the reference: .5, .3, .2
 

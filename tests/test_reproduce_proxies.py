@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from ikusei.reproduce.people import gold, hurried
 from ikusei.reproduce.proxies import kl_of_best, law, of_best, pairs
+from ikusei.reproduce.simulated_raters import gold, hurried
 from ikusei.search.best_of_n import kl_of_best as formula
 from ikusei.types import Group, Prompt, Response
 

@@ -6,16 +6,8 @@ from math import comb
 
 import pytest
 
-from ikusei.reproduce import (
-    cold_start,
-    crossing,
-    dynamic_sampling,
-    expressions,
-    importance_sampling,
-    length_bias,
-    steps_tradeoff,
-    zero_curve,
-)
+from ikusei.reproduce import expressions
+from ikusei.reproduce.claims import cold_start, crossing, dynamic_sampling, importance_sampling, length_bias, steps_tradeoff, zero_curve
 from ikusei.types import Prompt
 
 

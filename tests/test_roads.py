@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ikusei.backends.local import export
-from ikusei.cli import main
+from ikusei.cli.main import main
 from ikusei.models.load import load_reward_model, load_tokenizer
 from ikusei.run.files import read_json
 from laws import worlds

@@ -20,9 +20,9 @@ import pytest
 from ruamel.yaml import YAML
 from safetensors.numpy import save_file
 
+from ikusei.intervals import Interval
 from ikusei.run.files import read_json, read_lines
 from ikusei.run.folder import Run, is_wall_clock, list_runs
-from ikusei.run.statistics import Interval
 from ikusei.types import Group, Part, Prompt, Response, Score
 
 RESOLVED = {"name": "tiny", "seed": 3, "train": {"lr": 1e-6, "steps": 4}, "prompt": "ねこはすきですか？", "stop": [], "note": None}
@@ -245,7 +245,7 @@ def save_until_killed(path: Path, saving: Event) -> None:
 def test_kill_9_while_saving_leaves_the_checkpoint_before(run: Run) -> None:
     """Law 7. Killed at random moments, the newest checkpoint is always whole, never older than before, and its metrics are there."""
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["pytest", "ikusei.run.folder", "ikusei.run.statistics", "ikusei.run.tables"])  # children start quickly
+    server.set_forkserver_preload(["pytest", "ikusei.run.folder", "ikusei.intervals", "ikusei.run.tables"])  # children start quickly
     began = time.monotonic()
     for step in range(1, 6):
         run.checkpoint(step, weights(step), {"step": step})

@@ -8,11 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ikusei import scaling
-from ikusei.cli import main
-from ikusei.run.frontier import Point
-from ikusei.run.statistics import doublings, tries
-from ikusei.scaling import GUIDED, POOLED, RUN, on_frontier
+from ikusei.cli.main import main
+from ikusei.evaluation import scaling
+from ikusei.evaluation.scaling import GUIDED, POOLED, RUN, on_frontier
+from ikusei.intervals import doublings, tries
+from ikusei.report.frontier import Point
 
 RECIPE = str(Path(__file__).parents[1] / "recipes" / "quickstart.yaml")
 SMALL = ("eval.num_prompts=3", "sampling.max_tokens=24")

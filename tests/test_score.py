@@ -13,11 +13,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ikusei.cli import main
+from ikusei.cli.main import main
 from ikusei.models.causal import CausalModel
 from ikusei.models.score import TOKENS_PER_PART, Scored, read_texts, score
+from ikusei.samplers.load import load_sampler
 from ikusei.samplers.local import LocalSampler
-from ikusei.talk import load_sampler
 from ikusei.text.chat import continuation, render
 from ikusei.types import Example, Sampling
 

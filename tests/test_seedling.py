@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ikusei.loops.data import Rows
-from ikusei.talk import load_sampler
+from ikusei.samplers.load import load_sampler
 from ikusei.tasks.arithmetic import Arithmetic
 from ikusei.text.answer import split_thought
 from ikusei.types import Group, Sampling

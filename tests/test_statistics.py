@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from ikusei.run.statistics import Interval, best_of, mean_interval, pass_at_k, pass_table
+from ikusei.intervals import Interval, best_of, mean_interval, pass_at_k, pass_table
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ikusei.models.make import MakeModel, TrainTokenizer, make_model, make_tokenizer
-from ikusei.recipe_reader import RecipeError, build, parse
+from ikusei.recipe.reader import RecipeError, build, parse
 from ikusei.text.chat import continuation, render, separator
 from ikusei.text.tokenizer import BEGIN, END, PAD, make_character_tokenizer
 from ikusei.text.train import Kind, train_tokenizer

@@ -13,23 +13,23 @@ import torch
 
 import ikusei
 from ikusei.backends.local import LocalPolicy
-from ikusei.cli import main
+from ikusei.cli.main import main
 from ikusei.forest import plant
 from ikusei.models.load import load_model, load_tokenizer
+from ikusei.samplers.continuation import Writer
 from ikusei.samplers.local import LocalSampler
+from ikusei.samplers.partial import Draft
 from ikusei.search.beam import Beam, Leaf
 from ikusei.search.best_of_n import BestOfN
 from ikusei.search.budget import Budget
 from ikusei.search.choosing import answered, choose
-from ikusei.search.drafts import Draft
 from ikusei.search.drawn import Drawn, VoteInRounds, round_seed
+from ikusei.search.methods import read_way
 from ikusei.search.revision import AGAIN, Revision, further_turn
 from ikusei.search.thinker import Found, Guide, Thinker, by_function, squashed
 from ikusei.search.vote import Vote
-from ikusei.search.writing import Writer
 from ikusei.text.chat import render
 from ikusei.text.conversation import decode, rendered
-from ikusei.thinking import read_way
 from ikusei.types import Example, Group, Prompt, Response, Sampling, Score
 
 QUESTIONS = ("123+456=", "789+345=", "667+128=", "905+96=", "123+456=")  # one is asked twice

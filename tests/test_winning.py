@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from ikusei.backends.local import export
-from ikusei.cli import app
-from ikusei.judging import contest, prompt_of, read_judge
+from ikusei.cli.main import app
+from ikusei.evaluation.judges import contest, prompt_of, read_judge
+from ikusei.intervals import mean_interval
 from ikusei.loops.evaluate import EvalSettings, rows_of
-from ikusei.models.judge import Judge, LearnedReward
+from ikusei.models.learned_reward import Judge, LearnedReward
 from ikusei.models.load import load_tokenizer
 from ikusei.run.folder import Run
-from ikusei.run.statistics import mean_interval
-from ikusei.run.winning import Verdict, of_numbers, of_votes, win_rate
+from ikusei.run.win_rate import Verdict, of_numbers, of_votes, win_rate
 from ikusei.text.chat import continuation, render
 from ikusei.types import Example, Group, Prompt, Response
 from laws import worlds

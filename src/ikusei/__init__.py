@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from ikusei.forest import Forest, Loss, Outputs, plant
     from ikusei.guard.workers import RewardSpec, RewardWorkers
     from ikusei.models.load import load_model, load_tokenizer
-    from ikusei.road import resume, train
+    from ikusei.pipeline.train import resume, train
+    from ikusei.search.answer import answer
     from ikusei.search.beam import Beam
     from ikusei.search.budget import Budget
     from ikusei.search.drawn import Drawn, VoteInRounds
     from ikusei.search.revision import Revision
-    from ikusei.thinking import answer
     from ikusei.types import Example, Group, Prompt, Response, Sampling, Score
 
 # A thread that waits for another one spins for a moment and then sleeps. By itself torch's OpenMP spins for a millisecond: where another
@@ -47,14 +47,14 @@ _HOME = {
     "RewardWorkers": "guard.workers",
     "load_model": "models.load",
     "load_tokenizer": "models.load",
-    "resume": "road",
-    "train": "road",
+    "resume": "pipeline.train",
+    "train": "pipeline.train",
     "Beam": "search.beam",
     "Budget": "search.budget",
     "Drawn": "search.drawn",
     "VoteInRounds": "search.drawn",
     "Revision": "search.revision",
-    "answer": "thinking",
+    "answer": "search.answer",
     "Example": "types",
     "Group": "types",
     "Prompt": "types",

@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 
 from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import Forest, plant
-from ikusei.models import adapter, words
+from ikusei.models import adapter, logprobs
 from ikusei.models.attention import ForestLayout
-from ikusei.models.words import Head, score_words
+from ikusei.models.logprobs import Head, score_words
 from ikusei.protocols import Algorithm
 from ikusei.types import Group
 
@@ -130,13 +130,13 @@ def test_heads(algorithm: str, name: str, settings: LocalSettings) -> None:
     assert_equals_padded(name, worlds.ALGORITHMS[algorithm], written_groups(name, worlds.FOREST_SHAPES["many short trees"]), settings)
 
 
-@pytest.mark.parametrize("kept", [0, words.KEPT_LOGITS], ids=["computed again", "kept"])
+@pytest.mark.parametrize("kept", [0, logprobs.KEPT_LOGITS], ids=["computed again", "kept"])
 @pytest.mark.parametrize("name", ["gemma2 window caps", "lfm2 convolution"])
 def test_head_in_blocks(name: str, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven rows and three words at a time."""
-    monkeypatch.setattr(words, "BLOCK_ROWS", 7)
-    monkeypatch.setattr(words, "BLOCK_LOGITS", 21)
-    monkeypatch.setattr(words, "KEPT_LOGITS", kept)
+    monkeypatch.setattr(logprobs, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(logprobs, "BLOCK_LOGITS", 21)
+    monkeypatch.setattr(logprobs, "KEPT_LOGITS", kept)
     assert_equals_padded(name, RICH, written_groups(name, worlds.FOREST_SHAPES["many short trees"]))
 
 

@@ -15,7 +15,7 @@ import worlds
 
 from ikusei.backends.local import LocalPolicy
 from ikusei.forest import Forest, count
-from ikusei.loops.asked import along_M
+from ikusei.loops.precompute import along_M
 from ikusei.loops.steps import update
 from ikusei.protocols import Algorithm
 from ikusei.types import Group

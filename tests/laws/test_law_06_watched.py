@@ -13,8 +13,8 @@ import tiny_runs
 from rich.console import Console
 from safetensors.torch import load_file
 
-from ikusei.outcome import tell
-from ikusei.recipe_reader import RecipeError
+from ikusei.pipeline.outcome import tell
+from ikusei.recipe.reader import RecipeError
 from ikusei.run.files import read_json, read_lines
 from ikusei.run.folder import checkpoints
 

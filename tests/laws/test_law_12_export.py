@@ -21,8 +21,8 @@ from ikusei.backends.local import LocalPolicy
 from ikusei.forest import plant
 from ikusei.models.adapter import adapters
 from ikusei.models.make import MakeModel, make_model, make_tokenizer
-from ikusei.parts import build
-from ikusei.recipe import read_recipe
+from ikusei.recipe.build import build
+from ikusei.recipe.schema import read_recipe
 from ikusei.text.chat import render
 from ikusei.text.train import train_tokenizer
 from ikusei.types import Example, Group, Prompt, Response

@@ -24,9 +24,9 @@ from ikusei.algos.rloo import RLOO
 from ikusei.backends.local import LocalPolicy, LocalReference, LocalSettings
 from ikusei.forest import Forest, Loss, Outputs, count, plant
 from ikusei.guard.workers import RewardSpec, RewardWorkers
-from ikusei.loops.asked import Before
 from ikusei.loops.data import Rows
 from ikusei.loops.online import Online, OnlineSettings
+from ikusei.loops.precompute import Before
 from ikusei.loops.steps import StopAsked
 from ikusei.protocols import Algorithm
 from ikusei.tasks.arithmetic import Arithmetic

@@ -27,8 +27,8 @@ from safetensors.torch import load_file
 
 from ikusei.backends.local import export
 from ikusei.models.load import load_reward_model
-from ikusei.outcome import Outcome
-from ikusei.road import resume, train
+from ikusei.pipeline.outcome import Outcome
+from ikusei.pipeline.train import resume, train
 from ikusei.run.folder import Run, is_wall_clock
 from ikusei.run.tables import read_table
 
@@ -178,7 +178,7 @@ def resume_here(folder: Path) -> Outcome:
 
 def start(*words: str) -> subprocess.Popen[str]:
     """`ikusei train ...` as a person would start it, in a process group of its own, as a terminal makes one."""
-    program = [sys.executable, "-c", "from ikusei.cli import main; main()"]
+    program = [sys.executable, "-c", "from ikusei.cli.main import main; main()"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*program, "train", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=environment

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from multiprocessing import Pipe
 from pathlib import Path
 
-from ikusei.guard import wire
+from ikusei.guard import worker_protocol
 from ikusei.guard.outcomes import RewardSpec
-from ikusei.guard.wire import Parts
+from ikusei.guard.worker_protocol import Parts
 from ikusei.types import Part, Status
 
 LOAD_S = 60.0  # for importing one reward
@@ -49,7 +49,7 @@ class Worker:
         """Starts the process and does not wait for it."""
         self._pipe, theirs = Pipe()
         path = [*filter(None, sys.path), os.getcwd()]
-        code = f"import sys; sys.path[:] = {path}; from ikusei.guard.call import main; main({theirs.fileno()}, {os.getpid()})"
+        code = f"import sys; sys.path[:] = {path}; from ikusei.guard.worker_main import main; main({theirs.fileno()}, {os.getpid()})"
         with theirs, open(self._log or os.devnull, "ab") as out:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code],
@@ -99,7 +99,7 @@ class Worker:
             try:
                 self._pipe.send((call.which, call.prompt, texts[len(parts) :]))
                 while len(parts) < len(texts):
-                    parts += wire.read(self._receive(spec.timeout_s))
+                    parts += worker_protocol.read(self._receive(spec.timeout_s))
             except (EOFError, OSError, ValueError) as error:  # ValueError: what it says is no answer, so it is not to be trusted further
                 status, how = self._end(error, spec.timeout_s)
                 seconds = spec.timeout_s if status == "timeout" else 0.0
@@ -134,7 +134,7 @@ class Worker:
     def _receive(self, limit_s: float) -> bytes:
         if not self._pipe.poll(limit_s):
             raise TimeoutError
-        return self._pipe.recv_bytes(wire.MOST_BYTES)
+        return self._pipe.recv_bytes(worker_protocol.MOST_BYTES)
 
     def _end(self, error: Exception, limit_s: float) -> tuple[Status, str]:
         """Makes sure that the process is gone, and says how that came."""

@@ -20,11 +20,11 @@ from typing import Any
 
 from ikusei.guard.outcomes import too_many_failures
 from ikusei.guard.workers import RewardWorkers
-from ikusei.loops.measure import gold_of, thoughts
+from ikusei.intervals import Interval, best_of, mean_interval, pass_table, tries
+from ikusei.loops.metrics import gold_of, thoughts
 from ikusei.loops.order import in_order
 from ikusei.loops.steps import RewardsFailed, StopAsked
 from ikusei.protocols import Sampler
-from ikusei.run.statistics import Interval, best_of, mean_interval, pass_table, tries
 from ikusei.search.choosing import answered, best_right_at, right_at
 from ikusei.search.vote import Vote
 from ikusei.types import Group, Prompt, Response, Sampling

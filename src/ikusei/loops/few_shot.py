@@ -13,9 +13,9 @@ from dataclasses import replace
 from random import Random
 
 from ikusei.guard.workers import RewardWorkers
+from ikusei.loops.chance import by_guessing
 from ikusei.loops.data import Rows
 from ikusei.loops.evaluate import EvalSettings, Evaluation, evaluate
-from ikusei.loops.guessing import by_guessing
 from ikusei.loops.steps import StopAsked
 from ikusei.protocols import Sampler
 from ikusei.text.chat import render

@@ -16,9 +16,9 @@ import numpy as np
 from scipy.stats import rankdata
 
 from ikusei.forest import count, plant
-from ikusei.loops.asked import Before, along_M
+from ikusei.intervals import Interval, centred, correlation, mean_interval
+from ikusei.loops.precompute import Before, along_M
 from ikusei.protocols import Algorithm
-from ikusei.run.statistics import Interval, centred, correlation, mean_interval
 from ikusei.types import Group
 
 BINS = 5  # of the calibration

@@ -16,10 +16,10 @@ from torch import Tensor
 from ikusei.forest import Forest, Totals, count, plant
 from ikusei.guard.outcomes import failure_counts, too_many_failures
 from ikusei.guard.workers import RewardWorkers
-from ikusei.loops.asked import Before, along_M
 from ikusei.loops.data import Rows
-from ikusei.loops.measure import describe, effective_share, peak_memory_mb
+from ikusei.loops.metrics import describe, effective_share, peak_memory_mb
 from ikusei.loops.order import in_order
+from ikusei.loops.precompute import Before, along_M
 from ikusei.loops.replay import Replay, Replaying
 from ikusei.loops.steps import Moving, RewardsFailed, Schedule, Shape, Step, StopAsked, naming, update, with_gap
 from ikusei.protocols import Algorithm, LossFunction, Metrics, Policy, Sampler, State

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ikusei.forest import count, plant
-from ikusei.loops.asked import Before
 from ikusei.loops.data import Rows
 from ikusei.loops.filtering import Filter
-from ikusei.loops.measure import peak_memory_mb
+from ikusei.loops.metrics import peak_memory_mb
 from ikusei.loops.normalise import Normalising
+from ikusei.loops.precompute import Before
 from ikusei.loops.replay import Replay, Replaying
 from ikusei.loops.steps import Moving, Schedule, Shape, Step, StopAsked, naming, update
 from ikusei.protocols import Algorithm, Policy, State

@@ -17,7 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ikusei.forest import Forest
 from ikusei.models.attention import NAME, ForestLayout, Layout
-from ikusei.models.stack import Stack
+from ikusei.models.fused_decoder import Stack
 
 At = Literal["predicts", "last"]
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from ikusei.forest import Forest, Outputs
 from ikusei.models.body import Body, configured, context_of, prepare
 from ikusei.models.heads import Critic
-from ikusei.models.words import Head, score_words
+from ikusei.models.logprobs import Head, score_words
 
 
 class CausalModel:

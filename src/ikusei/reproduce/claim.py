@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from matplotlib.axes import Axes
 
-from ikusei.reproduce.lab import Lab
+from ikusei.reproduce.workspace import Lab
 
 Found = Mapping[str, Any]  # what one seed found, in JSON's types
 Verdict = Literal["held", "not held", "undecided"]

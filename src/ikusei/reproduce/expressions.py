@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
-from ikusei.reproduce.lab import Lab
 from ikusei.reproduce.measuring import tiny_llama
+from ikusei.reproduce.workspace import Lab
 from ikusei.tasks import generator, split_of
 from ikusei.types import Example, Split
 

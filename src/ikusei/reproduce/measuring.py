@@ -18,7 +18,8 @@ from ikusei.forest import plant
 from ikusei.loops.data import Rows
 from ikusei.loops.order import in_order
 from ikusei.protocols import Task
-from ikusei.talk import find_model, load_sampler
+from ikusei.run.find import find_model
+from ikusei.samplers.load import load_sampler
 from ikusei.types import Group, Prompt, Response, Sampling, Score
 
 Judge = Callable[..., Any]  # a reward function: (prompt, response, **columns) -> float

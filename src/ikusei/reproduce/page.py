@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ikusei.report.format import duration
+from ikusei.report.plots import panels, standalone
 from ikusei.reproduce import CLAIMS
 from ikusei.reproduce.claim import Claim, Criterion, Found
 from ikusei.reproduce.running import SEEDS, load, results
 from ikusei.run.files import plain, read_json, write_text
-from ikusei.run.plots import panels, standalone
-from ikusei.run.words import duration
 
 KEPT = ("seed", "setup", "found", "cpu_s", "git", "versions")
 HEAD = """# The field's claims, tried again

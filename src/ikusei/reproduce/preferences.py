@@ -9,10 +9,10 @@ from statistics import fmean
 from typing import Any
 
 from ikusei.models.load import load_tokenizer
-from ikusei.reproduce.lab import Lab
 from ikusei.reproduce.measuring import logps
+from ikusei.reproduce.workspace import Lab
 from ikusei.run.files import write_text
-from ikusei.talk import find_model
+from ikusei.run.find import find_model
 from ikusei.text.chat import continuation, render
 from ikusei.types import Example, Group
 

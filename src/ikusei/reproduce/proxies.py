@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ikusei.models.judge import Member
+from ikusei.models.learned_reward import Member
 from ikusei.models.load import load_tokenizer
 from ikusei.protocols import Task
-from ikusei.reproduce.lab import Lab
 from ikusei.reproduce.measuring import Judge
+from ikusei.reproduce.workspace import Lab
 from ikusei.run.files import write_text
 from ikusei.text.chat import render
 from ikusei.types import Group, Prompt

@@ -21,7 +21,7 @@ from typing import Any
 
 from ikusei.reproduce import CLAIMS
 from ikusei.reproduce.claim import Claim
-from ikusei.reproduce.lab import Lab
+from ikusei.reproduce.workspace import Lab
 from ikusei.run.files import discard, read_json, write_json, write_text
 from ikusei.run.provenance import provenance
 
@@ -44,7 +44,7 @@ def load(name: str) -> Claim:
     """Raises ValueError for a name that is none."""
     if name not in CLAIMS:
         raise ValueError(f"reproduce: no claim {name!r}; allowed: all, quick, {', '.join(CLAIMS)}")
-    return importlib.import_module(f"ikusei.reproduce.{name}").CLAIM
+    return importlib.import_module(f"ikusei.reproduce.claims.{name}").CLAIM
 
 
 def chosen(names: Sequence[str]) -> list[str]:

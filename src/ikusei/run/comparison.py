@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from ikusei.run.statistics import Interval, pass_at_k, tries
-from ikusei.run.story import Evaluation, Story, read_story
+from ikusei.intervals import Interval, pass_at_k, tries
+from ikusei.run.read import Evaluation, Story, read_story
 
 DRAWS = 4000
 PSEUDO_PROMPTS = (-1.0, 1.0)

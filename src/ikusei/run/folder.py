@@ -32,6 +32,7 @@ from ikusei.run import files
 from ikusei.run.provenance import provenance
 from ikusei.types import Group
 
+DATA = "data.jsonl"  # the rows of a run that collects
 STATUSES = ("running", "finished", "interrupted", "paused", "failed")  # a run that was killed still says running
 SUMMARY = ("status", "steps", "seconds", "eval", "tokens_sampled", "tokens_trained")
 

@@ -15,9 +15,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ikusei.models.causal import CausalModel
-from ikusei.samplers.drafts import Drafts, Job, jobs_of
+from ikusei.samplers.decoding import Drafts, Job, jobs_of
+from ikusei.samplers.kv_cache import Prefilled, Slots
 from ikusei.samplers.lockstep import write_in_step
-from ikusei.samplers.slots import Prefilled, Slots
 from ikusei.text.chat import ends_of
 from ikusei.types import Group, Prompt, Response, Sampling
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ikusei.models.causal import CausalModel
 from ikusei.models.probe import TOLERANCE
-from ikusei.samplers.drafts import Drafts
+from ikusei.samplers.decoding import Drafts
 
 CACHES = ("past_key_values", "cache_params")
 LONG, SHORT = 12, 5  # the trial row and its prompt

@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ikusei.samplers.continuation import Writer
+from ikusei.samplers.partial import Draft
 from ikusei.search.best_of_n import BestOfN, rewards
 from ikusei.search.choosing import Chooser, choose
-from ikusei.search.drafts import Draft
 from ikusei.search.thinker import Found, Guide
-from ikusei.search.writing import Writer
 from ikusei.types import Group, Prompt, Response, Score
 
 

@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ikusei.search.drafts import Draft
+from ikusei.samplers.continuation import Writer
+from ikusei.samplers.partial import Draft
 from ikusei.search.thinker import Found, Guide
-from ikusei.search.writing import Writer
 from ikusei.text.conversation import decode
 from ikusei.types import Prompt
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from ikusei.samplers.continuation import Writer
 from ikusei.samplers.draw import response_seed
+from ikusei.samplers.partial import Draft
 from ikusei.search.choosing import Canonical, Chooser, answered, choose
-from ikusei.search.drafts import Draft
 from ikusei.search.thinker import Found, Guide
 from ikusei.search.vote import Vote, decided
-from ikusei.search.writing import Writer
 from ikusei.types import Group, Prompt, Response
 
 

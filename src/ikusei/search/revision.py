@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
+from ikusei.samplers.continuation import Writer
+from ikusei.samplers.partial import Draft, after
 from ikusei.search.choosing import Chooser, choose
-from ikusei.search.drafts import Draft, after
 from ikusei.search.thinker import Found, Guide
-from ikusei.search.writing import Writer
 from ikusei.text.conversation import encode, rendered, turn
 from ikusei.types import Group, Message, Prompt, content_id
 

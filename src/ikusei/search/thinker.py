@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ikusei.search.writing import Writer
+from ikusei.samplers.continuation import Writer
 from ikusei.types import Group, Prompt, Response, Score
 
 Guide = Callable[[Sequence[Group]], list[Group]]  # the same groups with totals

@@ -1,0 +1,142 @@
+"""Two models' stored answers to the same prompts, held against each other by a judge. `run/winning.py` says what is counted.
+
+A judge is one of
+    exact, my_reward.py:score, "{path: code, settings: {...}}"     a reward as recipes name one: a number for each answer
+    recipe.yaml            its gold rewards, else those that it trains on
+    runs/my-judge          a reward model, of a run or a folder
+    votes.jsonl            what people said of pairs of answers
+A reward that is asked `in_pairs` compares: it takes a column `other`, and score(prompt, response, other) is how much better `response`,
+which is shown first, is than `other`: 0 to 1.
+
+Left out: a language model that is asked in words which answer is better; a file of yours can ask one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ruamel import yaml
+
+from ikusei.guard.outcomes import RewardSpec, too_many_failures
+from ikusei.guard.workers import RewardWorkers
+from ikusei.models.learned_reward import Judge, LearnedReward, anew
+from ikusei.models.load import load_tokenizer
+from ikusei.recipe.reader import Document
+from ikusei.recipe.schema import read_document, read_recipe
+from ikusei.run.comparison import Experiment, must_be_alike, read_named
+from ikusei.run.find import find_model
+from ikusei.run.win_rate import TIE, Verdict, WinRate, of_numbers, of_votes, win_rate
+from ikusei.types import Group, Message, Prompt, Response
+
+LEARNED = "learned"
+
+
+def contest(one: str, other: str, judge: str, in_pairs: bool = False, tie: float = TIE, seed: int = 0) -> WinRate:
+    """How often `one` wins over `other`, each named as `ikusei compare` names models. `seed` says which of two orders is asked first.
+
+    Raises ValueError where the models were not measured alike, the judge is none or fails on most answers, or there is nothing to judge.
+    """
+    if not 0 <= tie < math.inf:
+        raise ValueError(f"compare: got --tie {tie}; allowed: 0 or more, in units of the judge's numbers")
+    if judge.endswith(".jsonl") and not Path(judge).is_file():
+        raise ValueError(f"{judge}: no such file; allowed: a reward, a recipe, a reward model's folder, or a jsonl file of votes")
+    if judge.endswith(".jsonl"):
+        return win_rate(one, other, of_votes(Path(judge), one, other))
+    a, b = read_named(one), read_named(other)
+    must_be_alike(a, b)
+    specs = read_judge(judge)
+    if in_pairs and any(spec.path == LEARNED for spec in specs):
+        raise ValueError(f"{judge}: a reward model says a number for each answer and compares no two; leave out --in-pairs")
+    verdicts, failed = _by_pairs(a, b, specs, seed) if in_pairs else _by_numbers(a, b, specs, tie)
+    return win_rate(one, other, verdicts, failed)
+
+
+def read_judge(judge: str) -> tuple[RewardSpec, ...]:
+    """The rewards that a judge is. Raises ValueError where it is none."""
+    if Path(judge).is_dir():
+        return (RewardSpec("judge", LEARNED, settings={"model": find_model(judge)}),)
+    if judge.endswith((".yaml", ".yml")):
+        rewards = read_recipe(Path(judge)).rewards
+    else:
+        given = yaml.YAML(typ="safe").load(judge) if judge.startswith("{") else judge
+        document = Document(Path("judge"), {"task": "arithmetic", "rewards": [given], "algorithm": "grpo"}, {(): 1})
+        rewards = read_document(document).rewards
+    gold = tuple(replace(spec, gold=False) for spec in rewards if spec.gold)
+    if not rewards:
+        raise ValueError(f"{judge}: it names no rewards, so nobody judges; name one, for example --judge exact")
+    return gold or rewards
+
+
+def _by_numbers(one: Experiment, other: Experiment, specs: Sequence[RewardSpec], tie: float) -> tuple[list[Verdict], int]:
+    rows = {prompt: (*one.answers[prompt], *other.answers[prompt]) for prompt in one.answers}
+    groups = [Group(prompt_of(each[0]), tuple(map(response_of, each))) for each in rows.values()]
+    verdicts, failed = [], 0
+    for group, each in zip(_judged(groups, specs), rows.values(), strict=True):
+        found = [(response.total, row["num_tokens"]) for response, row in zip(group.responses, each, strict=True)]
+        first = len(one.answers[each[0]["prompt_id"]])
+        known = [[(total, length) for total, length in part if total is not None] for part in (found[:first], found[first:])]
+        failed += len(found) - sum(map(len, known))
+        verdicts += of_numbers(group.prompt.id, known[0], known[1], tie)
+    return verdicts, failed
+
+
+def _by_pairs(one: Experiment, other: Experiment, specs: Sequence[RewardSpec], seed: int) -> tuple[list[Verdict], int]:
+    """A prompt's first answers against each other, its second ones, and so on, each pair in both orders; half of the pairs, drawn by the
+    seed, are asked first with the one's answer on top."""
+    pairs = [pair for prompt in one.answers for pair in zip(one.answers[prompt], other.answers[prompt], strict=False)]
+    begins = [index % 2 == 0 for index in range(len(pairs))]
+    random.Random(seed).shuffle(begins)
+    orders = [(pair, on_top) for pair, begin in zip(pairs, begins, strict=True) for on_top in (begin, not begin)]
+    groups = []
+    for (a, b), on_top in orders:
+        top, below = (a, b) if on_top else (b, a)
+        prompt = prompt_of(a)
+        with_other = replace(prompt, columns={**prompt.columns, "other": below["response"]})
+        groups.append(Group(with_other, (response_of(top),)))
+    said = [group.responses[0].total for group in _judged(groups, specs)]
+    verdicts, failed = [], 0
+    for (a, b), begin, values in zip(pairs, begins, zip(said[::2], said[1::2], strict=True), strict=True):
+        lengths = (a["num_tokens"], b["num_tokens"])
+        whole = [(value, on_top) for value, on_top in zip(values, (begin, not begin), strict=True) if value is not None]
+        if len(whole) < 2:
+            failed += 1
+            continue
+        verdicts += [Verdict(a["prompt_id"], value if on_top else 1 - value, on_top, lengths) for value, on_top in whole]
+    return verdicts, failed
+
+
+def prompt_of(row: Mapping[str, Any]) -> Prompt:
+    """What was asked, from a stored sample. Samples stored before their columns were kept have the answer alone."""
+    columns = json.loads(row["columns"]) if "columns" in row else {"answer": row["answer"]}
+    asked = json.loads(row["asked"]) if "asked" in row else row["prompt"]
+    return Prompt(row["prompt_id"], (), row["prompt"], columns, tuple(map(_message, asked)) if isinstance(asked, list) else asked)
+
+
+def response_of(row: Mapping[str, Any]) -> Response:
+    return Response((), (), row["response"], stop=row.get("stop", "eos"))
+
+
+def _message(turn: Mapping[str, str]) -> Message:
+    return Message(role=turn["role"], content=turn["content"])
+
+
+def _judged(groups: Sequence[Group], specs: Sequence[RewardSpec]) -> list[Group]:
+    learned = {spec.name: LearnedReward.read(spec.name, spec.settings) for spec in specs if spec.path == LEARNED}
+    if learned:
+        tokenizer = load_tokenizer(next(iter(learned.values())).models[0])
+        groups = [anew(tokenizer, group) for group in groups]
+        judges = {name: Judge(name, settings, tokenizer) for name, settings in learned.items()}
+    else:
+        judges = {}
+    with RewardWorkers(specs, judges=judges) as workers:
+        scored = workers.score(groups)
+    problem = too_many_failures(scored)
+    if problem:
+        raise ValueError(problem)
+    return scored

@@ -1,0 +1,37 @@
+"""The evaluation that a run makes before training, of any model: `ikusei eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ikusei.loops.few_shot import evaluate_with_shots
+from ikusei.loops.steps import RewardsFailed
+from ikusei.recipe.build import build
+from ikusei.recipe.schema import read_recipe
+from ikusei.recipe.stages import is_road
+from ikusei.report.evaluation import write_evaluation
+from ikusei.run.files import plain
+from ikusei.run.find import find_model
+from ikusei.run.read import evaluation
+
+
+def measure(recipe: Path, overrides: Sequence[str], page: Path | None = None) -> dict[str, Any]:
+    """The evaluation that a run makes before training, of the recipe's model as it is. A run folder stands for what it raised. Into `page`,
+    where it is given, goes an HTML file with charts."""
+    if is_road(recipe):
+        raise ValueError(f"{recipe}: a recipe of stages; eval measures one model: give a recipe of one stage, with model=runs/<this run>")
+    read = read_recipe(recipe, overrides)
+    parts = build(replace(read, model=find_model(read.model)) if isinstance(read.model, str) else read)
+    if not parts.rewards or read.eval.num_prompts == 0:
+        raise ValueError(f"{recipe}: nothing to measure: {len(parts.rewards)} rewards, eval.num_prompts {read.eval.num_prompts}; give both")
+    with parts.workers() as workers:
+        try:
+            found = evaluate_with_shots(parts.policy.snapshot(), parts.eval_rows, workers, read.eval, read.sampling, read.seed)
+        except RewardsFailed as error:
+            raise ValueError(str(error)) from error
+    if page is not None:
+        write_evaluation(evaluation(str(read.model), 0, plain(found.results), found.rows), str(read.model), page)
+    return plain(found.results)

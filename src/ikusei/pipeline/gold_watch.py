@@ -1,0 +1,119 @@
+"""A run under watch: alarms into the record, the gold on held-out prompts every few steps, and what follows.
+
+The watch reads the run's recorded metrics and the gold its evaluations, so after a kill both go on where they were. The checkpoint whose
+gold is best is kept beside the newest ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, replace
+
+from ikusei.guard.watch import GOLD_IS_PAST, Alarm, Watch, samples
+from ikusei.guard.workers import RewardWorkers
+from ikusei.loops import few_shot
+from ikusei.loops.evaluate import evaluate
+from ikusei.loops.metrics import gold_of
+from ikusei.loops.steps import Step, StopAsked
+from ikusei.loops.supervised import SupervisedSettings
+from ikusei.models.causal import CausalModel
+from ikusei.pipeline.outcome import figure
+from ikusei.recipe.build import Parts
+from ikusei.recipe.schema import Recipe
+from ikusei.run.display import Display
+from ikusei.run.files import read_lines
+from ikusei.run.folder import Run, checkpoints
+from ikusei.run.read import GOLD
+
+
+class Watching:
+    """What a journey asks at every step."""
+
+    def __init__(self, recipe: Recipe, parts: Parts, run: Run) -> None:
+        self.recipe, self.parts, self.run = recipe, parts, run
+        self.golds = [spec.name for spec in parts.rewards if spec.gold]
+        self.watch = Watch(parts.rewards, recipe.watch)
+        self.supervised = isinstance(recipe.train, SupervisedSettings)
+        self.alarmed = False  # by a step of this process, and not before a resume
+
+    def take_up(self) -> None:
+        """What is recorded, so that nothing is told twice."""
+        told = [event for event in read_lines(self.run.path / "events.jsonl") if event["kind"] == "alarm"]
+        alarms = [Alarm(**{name: event[name] for name in ("name", "step", "since", "text", "do")}) for event in told]
+        self.watch.take_up(read_lines(self.run.path / "metrics.jsonl"), alarms)
+
+    def see(self, step: Step, metrics: Mapping[str, float], shown: Display) -> None:
+        """Tells and records what this step raises, with the answers that show it."""
+        for alarm in self.watch.see(step.number, metrics):
+            found = samples(alarm, step.groups) if "reward" in metrics else []
+            told = [{"prompt": g.prompt.text, "response": r.text, "total": r.total, "gold": gold_of(r, self.golds)} for g, r in found]
+            text = f"{alarm.text} (since step {alarm.since})"
+            self.run.event("alarm", step=alarm.step, name=alarm.name, since=alarm.since, text=text, do=alarm.do, samples=told)
+            shown.say(f"alarm at step {alarm.step}, {alarm.name}: {text}", style="bold red")
+            shown.say(f"      what to do: {alarm.do}")
+            for each in told:
+                shown.say(f"      earned {_number(each['total'])}{_of_gold(each['gold'])}: {each['response'][:160]!r}")
+            self.alarmed = True
+
+    @property
+    def pauses(self) -> bool:
+        return self.alarmed and self.recipe.watch.action == "pause"
+
+    @property
+    def stops(self) -> bool:
+        """For good: also where the alarm was raised before a kill."""
+        past = any(alarm.name in GOLD_IS_PAST for alarm in self.watch.alarms)
+        return past and self.recipe.watch.action == "stop_at_best_gold"
+
+    def due(self, step: int) -> bool:
+        """Is the gold measured after this step? Where the best is to be gone back to, also at the start and at the end."""
+        watch = self.recipe.watch
+        wanted = self.stops or step == 0 if watch.action == "stop_at_best_gold" else False
+        wanted = wanted or (step > 0 and watch.gold_every > 0 and step % watch.gold_every == 0)
+        rows = self.recipe.eval_task.num_rows("test") != 0 and self.recipe.eval.num_prompts > 0
+        return wanted and bool(self.golds) and rows and not self.supervised and isinstance(self.parts.policy.causal, CausalModel)
+
+    def gains(self, step: int, workers: RewardWorkers | None, shown: Display, stop: StopAsked) -> bool:
+        """Measures the gold on held-out prompts after this step, where it is due and was not measured yet. True where it is above that of
+        every checkpoint. Ctrl-C ends the measurement, which is made again on resuming."""
+        if workers is not None and self.due(step) and not self.run.read_eval(GOLD, step):
+            with suppress(KeyboardInterrupt):
+                self._measure(step, workers, shown, stop)
+        return self._gold(step) > (-math.inf if self.best is None else self._gold(self.best))
+
+    def _measure(self, step: int, workers: RewardWorkers, shown: Display, stop: StopAsked) -> None:
+        settings = replace(self.recipe.eval, num_samples=self.recipe.watch.gold_samples, shots=(), greedy=False)
+        prompts = few_shot.held_out(self.parts.eval_rows, settings.num_prompts, 0, settings.form)
+        found = evaluate(self.parts.policy.snapshot(), prompts, workers, settings, self.recipe.sampling, self.recipe.seed, stop)
+        self.run.write_eval(GOLD, step, {"name": GOLD, "step": step, **found.results}, found.rows)
+        shown.say(f"after step {step} the gold on held-out prompts is {figure(asdict(found.results['reward']))}")
+
+    def _gold(self, step: int) -> float:
+        measured = self.run.read_eval(GOLD, step)
+        return -math.inf if measured is None else measured["reward"]["value"]
+
+    @property
+    def best(self) -> int | None:
+        """The step whose held-out gold is best, the first of equals, among those whose checkpoint is there and was measured."""
+        steps = [step for step, _ in checkpoints(self.run.path) if self.run.read_eval(GOLD, step)]
+        return max(steps, key=lambda step: (self._gold(step), -step), default=None)
+
+    def go_back(self, shown: Display) -> int:
+        """The policy becomes that of the best gold; returns its step."""
+        best = self.best
+        assert best is not None, "measured after the step that raised the alarm, if not before"
+        self.parts.policy.load(self.run.path / f"checkpoint-{best}")
+        text = f"the watch ended the run; it leaves the model after step {best}, whose gold on held-out prompts was best"
+        self.run.event("warning", step=best, text=text)
+        shown.say(text)
+        return best
+
+
+def _number(value: float | None) -> str:
+    return "nothing, its reward failed" if value is None else f"{value:.3g}"
+
+
+def _of_gold(value: float | None) -> str:
+    return "" if value is None else f", by the gold {value:.3g}"

@@ -1,0 +1,151 @@
+"""`ikusei check RECIPE --write FOLDER`: the files that its verdict recommends, made of the model's own answers to the task's own prompts.
+
+    middle.jsonl          prompts that it answers rightly 20 to 80 % of the time: those that teach most (arXiv:2504.03380)
+    right.jsonl           its own right answers, one a prompt, to be fine-tuned on (arXiv:2203.14465)
+    pairs.jsonl           instead, for a recipe that learns from pairs: a better and a worse answer of its own to each prompt
+    recommended.yaml      the recipe with them: fine-tuning first where it is too hard, then the middle, then the task as it was
+
+Left out: an order of difficulty within the middle; a file of a size below LEAST, which would teach nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ikusei.loops.collect import Collect, CollectSettings, row_of
+from ikusei.loops.evaluate import judgement
+from ikusei.loops.steps import StopAsked
+from ikusei.loops.supervised import SupervisedSettings
+from ikusei.preflight.readiness import Verdict
+from ikusei.recipe.build import Parts, build, collectable, needs_of, rewards_of
+from ikusei.recipe.reader import dump_yaml, plain
+from ikusei.recipe.schema import Recipe, resolved
+from ikusei.run.files import whole_folder, write_text
+from ikusei.types import Group, Prompt, Response
+
+PROMPTS, ANSWERS = 256, 16  # asked, and how many times each
+MIDDLE = (0.2, 0.8)
+LEAST = 16  # rows
+Row = dict[str, Any]
+
+
+def write(recipe: Recipe, verdict: Verdict | None, folder: Path) -> list[str]:
+    """Asks PROMPTS training prompts ANSWERS times and writes the files into a new folder; returns what was written, in words.
+
+    Raises:
+        ValueError: as `prove` does.
+    """
+    prove(recipe, folder)
+    parts = build(recipe)
+    groups = _answered(recipe, parts)
+    files = _of_prompts(recipe, parts, groups) if _learns_from_answers(recipe) else _of_pairs(groups)
+    enough = {name: folder / name for name, (rows, _) in files.items() if len(rows) >= LEAST}
+    stages = _stages(recipe, verdict, enough)
+    told = [f"{folder / name}: {len(rows)} {what}, of {len(groups)} prompts" for name, (rows, what) in files.items()]
+    with whole_folder(folder) as unfinished:
+        for name, (rows, _) in files.items():
+            write_text(unfinished / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        if stages:
+            write_text(unfinished / "recommended.yaml", dump_yaml(_shared(recipe, parts) | {"stages": stages}))
+    if not stages:
+        return [*told, f"no recipe: fewer than {LEAST} rows in each; teach it from worked examples first (algorithm: lm)"]
+    return [*told, f"{folder / 'recommended.yaml'}: {' → '.join(stage['name'] for stage in stages)}"]
+
+
+def prove(recipe: Recipe, folder: Path) -> None:
+    """Before anything is sampled: can there be such files? Raises ValueError."""
+    if folder.exists():
+        raise ValueError(f"{folder}: exists, and nothing is overwritten; name a new folder")
+    if recipe.train is None:
+        raise ValueError("--write: for a recipe that trains, and this one collects; give it an algorithm instead of collect")
+    if not rewards_of(recipe):
+        raise ValueError("--write: answers are judged by rewards, and this recipe names none; name one, for example rewards: [exact]")
+    if "reward" in needs_of(recipe):
+        raise ValueError("--write: for language models, and this algorithm trains a reward model; collect rankings instead (collect: {})")
+    collectable(recipe, 0)
+
+
+def _learns_from_answers(recipe: Recipe) -> bool:
+    """From samples, or from single answers in data: not from pairs."""
+    answer = Response((0,), (True,), "")
+    return not isinstance(recipe.train, SupervisedSettings) or recipe.algorithm.keep(Group(Prompt("", (0,), ""), (answer,)))
+
+
+def _answered(recipe: Recipe, parts: Parts) -> list[Group]:
+    """Judged answers to the first prompts, each prompt once."""
+    count = min(PROMPTS, recipe.task.num_rows("train") or PROMPTS)
+    settings = CollectSettings("answers", count, ANSWERS, prompts_per_step=32)
+    with parts.workers() as workers:
+        loop = Collect(parts.policy.snapshot(), parts.rows, workers, recipe.sampling, settings, recipe.seed)
+        return [group for step in loop.steps(0, StopAsked()) for group in step.groups]
+
+
+def _of_prompts(recipe: Recipe, parts: Parts, groups: Sequence[Group]) -> dict[str, tuple[list[Row], str]]:
+    gold = [spec.name for spec in parts.rewards if spec.gold]
+    middle, right = [], []
+    for group in groups:
+        passed = [(value := judgement(each, gold)) is not None and recipe.eval.passes(value) for each in group.responses]
+        asked = {**group.prompt.columns, "prompt": _asked(group)}
+        if MIDDLE[0] <= fmean(passed) <= MIDDLE[1]:
+            middle.append({**asked, "pass_rate": round(fmean(passed), 4)})
+        good = [each for each, yes in zip(group.responses, passed, strict=True) if yes and each.stop != "length"]
+        right += [{**asked, "completion": good[0].text}] if good else []
+    said = f"prompts that pass {MIDDLE[0]:.0%} to {MIDDLE[1]:.0%} of the time"
+    return {"middle.jsonl": (middle, said), "right.jsonl": (right, "right answers of its own")}
+
+
+def _of_pairs(groups: Sequence[Group]) -> dict[str, tuple[list[Row], str]]:
+    settings = CollectSettings("pairs", num_responses=ANSWERS)
+    rows = [row for row in (row_of(group, settings) for group in groups) if row is not None]
+    return {"pairs.jsonl": (rows, "pairs of its own answers")}
+
+
+def _asked(group: Group) -> Any:
+    asked = group.prompt.asked
+    return list(asked) if isinstance(asked, tuple) else asked or group.prompt.text
+
+
+def _stages(recipe: Recipe, verdict: Verdict | None, files: dict[str, Path]) -> list[Row]:
+    """What is done in turn."""
+    if "pairs.jsonl" in files:
+        return [{"name": "own_pairs", "task": _file(files["pairs.jsonl"])}]
+    if isinstance(recipe.train, SupervisedSettings):
+        return [{"name": "right", "task": _file(files["right.jsonl"])}] if "right.jsonl" in files else []
+    stages: list[Row] = []
+    if verdict is not None and verdict.name == "too hard" and "right.jsonl" in files:
+        train = {"steps": 40, "examples_per_step": 16, "lr": recipe.train.lr, "warmup_steps": 4}
+        stages.append({"name": "right", "task": _file(files["right.jsonl"]), "algorithm": "lm", "train": train})
+    if "middle.jsonl" in files:
+        stages.append({"name": "middle", "task": _file(files["middle.jsonl"])})
+    return [*stages, {"name": "whole", "task": _named(recipe, "task")}] if stages else []
+
+
+def _shared(recipe: Recipe, parts: Parts) -> Row:
+    """What all stages have from the recipe; also its held-out questions."""
+    whole = resolved(recipe)
+    rewards = [_differing(spec) | {"path": spec.path} for spec in parts.rewards]
+    settings = {name: _differing(getattr(recipe, name)) for name in ("policy", "sampling", "train", "eval", "watch")}
+    replayed = _named(recipe, "replay_task") if recipe.replay_task is not None else {}
+    named = {"eval_task": _named(recipe, "eval_task"), "replay_task": replayed, "rewards": rewards}
+    named["algorithm"] = _named(recipe, "algorithm")
+    return {"seed": whole["seed"], "model": whole["model"]} | {name: given for name, given in {**named, **settings}.items() if given}
+
+
+def _named(recipe: Recipe, section: str) -> Row:
+    return {"name": resolved(recipe)[section]["name"], **_differing(getattr(recipe, section))}
+
+
+def _differing(given: Any) -> Row:
+    """What is not as by default."""
+    usual = {each.name: each.default for each in fields(given)}
+    usual |= {each.name: each.default_factory() for each in fields(given) if each.default_factory is not MISSING}
+    return {name: value for name, value in plain(given).items() if value != plain(usual[name])}
+
+
+def _file(path: Path) -> Row:
+    return {"name": "files", "path": path.name, "test_share": 0.0}

@@ -1,0 +1,288 @@
+"""The recipe: one YAML file that says a whole run. It is read, strictly, into the frozen classes that the run is made of.
+
+    seed: 0
+    model: seedling                          # a folder, a hub id, `seedling`, or a mapping that makes one from scratch
+    task: {name: arithmetic, digits: 3}      # a name and the fields of its class; `task: arithmetic` where the defaults do
+    rewards: [exact, {path: my_reward.py:score, weight: 0.5}]
+    algorithm: {name: my_loss.py:MyLoss}     # a user's own class, from a file or `package.module:Class`
+    train: {steps: 100}                      # the settings of the loop that the algorithm learns by
+    collect: {kind: pairs}                   # instead of algorithm and train: the model's own answers become data
+
+Defaults give way to the file, and the file to `key=value` overrides. Relative paths start at the recipe's folder where they exist there,
+else at the working directory. The classes are imported only when a recipe is read, so that the command line starts without torch.
+
+Left out: recipes made of other recipes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, make_dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+from pydantic import Field, TypeAdapter
+from pydantic.errors import PydanticSchemaGenerationError
+
+from ikusei.algos import ALGORITHMS, VALUES
+from ikusei.recipe.reader import Document, Problem, build, did_you_mean, parse, plain, resolve_path, show, with_overrides
+from ikusei.rewards import BUILT_IN
+from ikusei.types import Sampling, content_id
+
+if TYPE_CHECKING:  # these import torch
+    from ikusei.backends.local import LocalSettings
+    from ikusei.guard.outcomes import RewardSpec
+    from ikusei.guard.watch import WatchSettings
+    from ikusei.loops.collect import CollectSettings
+    from ikusei.loops.evaluate import EvalSettings
+    from ikusei.models.make import MakeModel
+    from ikusei.protocols import Task
+
+TASKS = {
+    "arithmetic": "ikusei.tasks.arithmetic:Arithmetic",
+    "cat_lover": "ikusei.tasks.cat_lover:CatLover",
+    "gym": "ikusei.tasks.gym:Gym",
+    "files": "ikusei.tasks.files:Files",
+    "nursery": "ikusei.tasks.nursery:Nursery",
+}
+NAMED = {"task": TASKS, "eval_task": TASKS, "replay_task": TASKS, "algorithm": ALGORITHMS}
+OPTIONAL = frozenset({"eval_task", "replay_task"})
+SETTINGS = {
+    "policy": "ikusei.backends.local:LocalSettings",
+    "sampling": "ikusei.types:Sampling",
+    "eval": "ikusei.loops.evaluate:EvalSettings",
+    "watch": "ikusei.guard.watch:WatchSettings",
+}
+COLLECT = "ikusei.loops.collect:CollectSettings"
+ONLINE_LOOP = "ikusei.loops.online:OnlineSettings"
+SUPERVISED_LOOP = "ikusei.loops.supervised:SupervisedSettings"
+REWARD = "ikusei.guard.outcomes:RewardSpec"
+MAKE_MODEL = "ikusei.models.make:MakeModel"
+
+KNOWN_REWARDS = (*BUILT_IN, "learned")  # the last is a reward model, named in its settings
+NOT_FOLDERS = frozenset({"seedling", "characters"})  # names of ours, also where a folder is called so
+FROM_FILE = "ikusei_recipe_file_"  # begins the module name of a user's file
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run; the classes of the sections are those of the tables above. One that collects has no algorithm and no train (None)."""
+
+    name: str
+    seed: int  # 0 or more
+    model: str | MakeModel
+    policy: LocalSettings
+    task: Task
+    eval_task: Task
+    replay_task: Task | None
+    rewards: tuple[RewardSpec, ...]  # empty: those of the task
+    algorithm: Any  # an Algorithm
+    sampling: Sampling
+    train: Any  # OnlineSettings or SupervisedSettings
+    collect: CollectSettings | None
+    eval: EvalSettings
+    watch: WatchSettings
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file. Raises RecipeError with everything that is wrong in the file and the overrides."""
+    return read_document(parse(path), overrides)
+
+
+def read_document(document: Document, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a document that was parsed."""
+    document = _valued(spelled_out(with_overrides(spelled_out(document), overrides)))
+    kinds, document = _chosen(_with_defaults(document))
+    built = build(make_dataclass("Recipe", kinds.items(), frozen=True), document)
+    absent = {"eval_task": built.task, "replay_task": None, "algorithm": None, "train": None, "collect": None}
+    return Recipe(**{**absent, **vars(built)})
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """Plain data with every default filled in; written as YAML it reads back to an equal recipe."""
+    data = plain(recipe)
+    for section, registry in NAMED.items():
+        if data[section] is not None:
+            data[section] = {"name": _name_of(type(getattr(recipe, section)), registry), **data[section]}
+    return {section: value for section, value in data.items() if value is not None}
+
+
+def spelled_out(document: Document) -> Document:
+    """The document with short forms in full, so that an override can reach inside: `task: gym` is `task: {name: gym}`."""
+    data = dict(document.data)
+    for section in NAMED.keys() & data.keys():
+        if isinstance(data[section], str):
+            data[section] = {"name": data[section]}
+    if isinstance(data.get("rewards"), list):
+        data["rewards"] = [{"path": each} if isinstance(each, str) else each for each in data["rewards"]]
+    return replace(document, data=data)
+
+
+def _valued(document: Document) -> Document:
+    """The document with the class and the numbers that the name of a value stands for; what is given beside it wins."""
+    given = document.data.get("algorithm")
+    if not isinstance(given, dict) or given.get("name") not in VALUES:
+        return document
+    value = VALUES[given["name"]]
+    return replace(document, data={**document.data, "algorithm": {**value, **given, "name": value["name"]}})
+
+
+def _with_defaults(document: Document) -> Document:
+    """Sections that are absent or empty (all their lines commented out) take their defaults."""
+    trains = {} if "collect" in document.data else {"train": {}}
+    empty = {"rewards": [], **trains, **{section: {} for section in SETTINGS}}
+    given = {key: value for key, value in document.data.items() if value is not None or key not in (*empty, *OPTIONAL)}
+    return replace(document, data={"name": document.path.stem, "seed": 0, "model": "seedling", **empty, **given})
+
+
+def _chosen(document: Document) -> tuple[dict[str, Any], Document]:
+    """The class of each section, and the document without the names that chose them."""
+    data, folder = dict(document.data), document.path.parent
+    problems: list[Problem] = []
+    settings = {section: _imported(path) for section, path in SETTINGS.items()}
+    kinds = {"name": str, "seed": Annotated[int, Field(ge=0)], "model": str, **settings}
+    collects = "collect" in data
+    if collects:
+        kinds["collect"] = _imported(COLLECT)
+        data["collect"] = data["collect"] or {}
+        both = [section for section in ("algorithm", "train") if section in data]
+        problems += [Problem((section,), "given beside collect; a recipe collects or trains: drop one of them") for section in both]
+    for section in NAMED:
+        if section in data or not (section in OPTIONAL or (collects and section == "algorithm")):
+            try:
+                kinds[section], data[section] = _class_and_fields(section, data.get(section), folder)
+            except ValueError as error:  # of the fields of an unknown class nothing can be said
+                problems.append(Problem((section, "name"), str(error)))
+                kinds[section], data[section] = Any, None
+    if kinds.get("algorithm", Any) is Any:
+        kinds |= {} if collects else {"train": Any}
+    else:
+        from_texts = vars(kinds["algorithm"]).get("supervised", False)  # see `protocols.Algorithm`
+        kinds["train"] = _imported(SUPERVISED_LOOP if from_texts else ONLINE_LOOP)
+    if isinstance(data["model"], dict):
+        kinds["model"] = _imported(MAKE_MODEL)
+    data["model"] = _folders_found(data["model"], folder)
+    if isinstance(data["policy"], dict) and data["policy"].get("critic") not in (None, "head", "separate"):
+        data["policy"] = {**data["policy"], "critic": _folders_found(data["policy"]["critic"], folder)}
+    kinds["rewards"] = tuple[_imported(REWARD), ...]
+    if isinstance(data["rewards"], list):
+        data["rewards"] = [_reward(each, folder) for each in data["rewards"]]
+        problems += _reward_problems(data["rewards"])
+    return kinds, replace(document, data=data).with_problems(problems)
+
+
+def _class_and_fields(kind_of: str, section: Any, folder: Path) -> tuple[type, dict[str, Any]]:
+    """The class that a section names, and the rest of the section. Raises ValueError with the names that there are."""
+    registry = NAMED[kind_of]
+    known = [*registry, *(VALUES if kind_of == "algorithm" else ())]
+    allowed = f"allowed: {', '.join(known)}, or a class of your own as my_file.py:MyClass or package.module:MyClass"
+    if not isinstance(section, dict) or not isinstance(section.get("name"), str):
+        got = "" if section is None else f", got {show(section)}"
+        raise ValueError(f"missing{got}; {allowed}")
+    name = section["name"]
+    if name not in registry and ":" not in name:
+        raise ValueError(f"unknown{did_you_mean(name, known)}, got {show(name)}; {allowed}")
+    kind = _imported(registry[name]) if name in registry else _own_class(name, folder)
+    return kind, {key: value for key, value in section.items() if key != "name"}
+
+
+def _own_class(path: str, folder: Path) -> type:
+    """A user's own class. Raises ValueError where it cannot be had or is not what a recipe can fill."""
+    place, _, name = path.rpartition(":")
+    file = resolve_path(place, folder)
+    try:
+        module = _module_of(file) if place.endswith(".py") else importlib.import_module(place)
+    except Exception as error:  # a user's file may raise anything
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        at = f" at {file}:{lines[-1]}" if lines else ""
+        raise ValueError(f"{show(path)} cannot be imported: {type(error).__name__}{at}: {error}") from error
+    classes = {key: each for key, each in vars(module).items() if isinstance(each, type) and is_dataclass(each)}
+    if name not in classes:
+        own = [key for key, each in classes.items() if each.__module__ == module.__name__]
+        raise ValueError(f"no dataclass {name!r} in {place}{did_you_mean(name, own)}; it has: {', '.join(own) or 'none'}")
+    if "name" in [each.name for each in fields(classes[name])]:
+        raise ValueError(f"{name} has a field called name, which a recipe cannot fill: there `name` says the class; call it otherwise")
+    try:
+        get_type_hints(classes[name])
+        TypeAdapter(classes[name])
+    except (NameError, PydanticSchemaGenerationError) as error:
+        allowed = "allowed: numbers, texts, booleans, paths, Literal, dataclasses, tuples and mappings of them, all imported at the top"
+        raise ValueError(f"{name} has a field that a recipe cannot fill: {str(error).partition('. ')[0]}; {allowed}") from error
+    return classes[name]
+
+
+def _module_of(file: Path) -> ModuleType:
+    """The module in a file, made once for each content: a recipe read twice gives equal values, an edited file new ones."""
+    name = FROM_FILE + content_id(str(file), file.read_text(encoding="utf-8"))
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec and spec.loader, "the name of a Python file ends in .py"
+        if str(file.parent) not in sys.path:
+            sys.path.append(str(file.parent))  # its neighbours can be imported, as when it is run as a script
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _name_of(kind: type, registry: Mapping[str, str]) -> str:
+    """What a recipe calls a class: the inverse of the look-up by name."""
+    if kind.__module__.startswith(FROM_FILE):
+        return f"{sys.modules[kind.__module__].__file__}:{kind.__name__}"
+    path = f"{kind.__module__}:{kind.__name__}"
+    return {known: name for name, known in registry.items()}.get(path, path)
+
+
+def _folders_found(model: Any, folder: Path) -> Any:
+    """A model, or the tokenizer of one to be made, may be a folder: then it is found as paths are."""
+    if isinstance(model, dict) and "tokenizer" in model:
+        return {**model, "tokenizer": _folders_found(model["tokenizer"], folder)}
+    if isinstance(model, list):
+        return [_folders_found(each, folder) for each in model]
+    if not isinstance(model, str) or model in NOT_FOLDERS:
+        return model
+    found = resolve_path(model, folder)
+    return str(found) if found.exists() else model
+
+
+def _reward(given: Any, folder: Path) -> Any:
+    """A reward with both its name and its path: each of them is told by the other."""
+    path = given.get("path", given.get("name")) if isinstance(given, dict) else None
+    if not isinstance(path, str):
+        return given
+    file, _, function = path.rpartition(":")
+    name = given.get("name", path.replace(":", ".").rpartition(".")[2])
+    settings = given.get("settings")
+    if path == "learned" and isinstance(settings, dict):
+        found = {key: _folders_found(value, folder) for key, value in settings.items() if key in ("model", "models")}
+        given = {**given, "settings": {**settings, **found}}
+    if path == "votes" and isinstance(settings, dict) and isinstance(settings.get("path"), str):
+        given = {**given, "settings": {**settings, "path": str(resolve_path(settings["path"], folder))}}
+    return {**given, "name": name, "path": f"{resolve_path(file, folder)}:{function}" if file.endswith(".py") else path}
+
+
+def _reward_problems(rewards: Sequence[Any]) -> list[Problem]:
+    problems, names = [], []
+    for position, reward in enumerate(rewards):
+        name, path = (reward.get("name"), reward.get("path")) if isinstance(reward, dict) else (None, None)
+        if isinstance(path, str) and path not in KNOWN_REWARDS and not {":", "."} & set(path):
+            known = ", ".join(KNOWN_REWARDS)
+            text = f"unknown reward{did_you_mean(path, KNOWN_REWARDS)}, got {show(path)}; allowed: {known}, or my_file.py:function"
+            problems.append(Problem(("rewards", str(position)), text))
+        if name is not None and name in names:
+            problems.append(Problem(("rewards", str(position)), f"a second reward called {name!r}; give it another `name`"))
+        names.append(name)
+    return problems

@@ -1,0 +1,66 @@
+"""Where one seed of a claim is measured: a folder of its own, in which everything that takes long is made once and found again."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from ruamel.yaml import YAML
+
+from ikusei.run.files import discard, plain, read_json, write_json
+from ikusei.run.folder import checkpoints
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Seed `seed` of a claim; everything is kept in `folder`."""
+
+    folder: Path
+    seed: int
+
+    def train(self, name: str, recipe: Mapping[str, Any]) -> Path:
+        """Carries out a recipe, of stages or of one, under this seed, unless that was done before; goes on where it was killed. Returns the
+        run's folder, which keeps what it has raised and no checkpoints.
+
+        Raises:
+            RuntimeError: it did not finish.
+            ValueError: it was made by another recipe.
+        """
+        from ikusei.pipeline import train as road  # transformers: seconds, and not every claim trains
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file, run = self.folder / f"{name}.yaml", self.folder / name
+        text = io.StringIO()
+        YAML().dump(plain({"seed": self.seed, **recipe}), text)
+        if _status(run) is None:
+            discard(run)  # of a kill before it was a run
+            file.write_text(text.getvalue(), encoding="utf-8")
+        elif file.read_text(encoding="utf-8") != text.getvalue():
+            raise ValueError(f"{run}: made by another recipe than the claim's now; remove {self.folder} to measure this seed anew")
+        if _status(run) == "finished":
+            return run
+        with (self.folder / f"{name}.log").open("a", encoding="utf-8") as log:
+            console = Console(file=log, width=140)
+            outcome = road.resume(run, console) if _status(run) else road.train(file, folder=run, console=console)
+        if outcome.problem is not None or outcome.summary["status"] != "finished":
+            raise RuntimeError(f"{run} ended as {outcome.summary['status']}: {outcome.problem}; read {name}.log beside it")
+        for each in (run, *(stage for stage in run.iterdir() if stage.is_dir())):
+            for _, checkpoint in checkpoints(each):
+                discard(checkpoint)
+        return run
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` returns, in JSON's types; kept, so that it is made once."""
+        file = self.folder / f"{name}.json"
+        if not file.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(file, make())
+        return read_json(file)
+
+
+def _status(run: Path) -> str | None:
+    return read_json(run / "run.json")["status"] if (run / "run.json").is_file() else None

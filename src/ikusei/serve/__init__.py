@@ -1,0 +1,1 @@
+"""Finished models in use: a conversation in the terminal."""
