@@ -73,7 +73,7 @@ def train(policy: Any, folder: Path) -> Any:
     """An update of language modelling."""
     from ikusei.algos.lm import LanguageModelling
     from ikusei.forest import plant
-    from ikusei.loops.steps import update
+    from ikusei.loops.update import update
     from ikusei.types import Group, Prompt, Response
 
     chance, shape = random.Random(0), Shape.read(folder)

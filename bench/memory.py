@@ -39,12 +39,12 @@ METHODS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # the data, 
 SWITCHES: dict[str, dict[str, Any]] = {
     "as it is": {},
     "8-bit moments": {"policy": {"optimizer": "adamw_8bit"}},
-    "parts of 256 tokens": {"train": {"tokens_per_part": SMALL_PART}},
+    "parts of 256 tokens": {"train": {"tokens_per_microbatch": SMALL_PART}},
     "checkpointing": {"policy": {"gradient_checkpointing": True}},
     "LoRA, rank 16": {"policy": {"lora": {"rank": 16}}},
     "LoRA in 4 bits": {"policy": {"lora": {"rank": 16, "bits": 4}}},
     "LoRA in 4 bits, checkpointing, small parts": {
-        "train": {"tokens_per_part": SMALL_PART}, "policy": {"gradient_checkpointing": True, "lora": {"rank": 16, "bits": 4}},
+        "train": {"tokens_per_microbatch": SMALL_PART}, "policy": {"gradient_checkpointing": True, "lora": {"rank": 16, "bits": 4}},
     },
 }  # fmt: skip
 CUTE = "def cute(prompt, response, **columns):\n    return float(len(response) % 7)\n"
@@ -94,7 +94,7 @@ def measured(folder: Path, method: str, switch: str) -> float:
     recipe = {
         "model": "model", "task": {"name": "files", "path": f"{data}.jsonl"}, "algorithm": algorithm, "eval": {"num_prompts": 0},
         "rewards": [{"path": "cute.py:cute"}] if online else [], "sampling": {"max_tokens": ANSWER},
-        "train": {"steps": STEPS, "lr": 1e-5, "tokens_per_part": PART, **(ONLINE if online else {"examples_per_step": ROWS})},
+        "train": {"steps": STEPS, "lr": 1e-5, "tokens_per_microbatch": PART, **(ONLINE if online else {"examples_per_step": ROWS})},
         **more,
     }  # fmt: skip
     for section, keys in SWITCHES[switch].items():
@@ -161,7 +161,7 @@ unless said. Measured {date} on two cores with `python bench/memory.py`.
   adapters alone, and a reference costs nothing, for it is the model with its adapters switched off.
 - **In 4 bits** the frozen matrices take an eighth of fp32; embeddings and head stay as they are. On a CPU that shows only with
   checkpointing and small parts: without them as much is held again (where was not found; each matrix is unpacked for its product).
-- **Activations** grow with the tokens of a part (`train.tokens_per_part`), which changes no number of the result. With
+- **Activations** grow with the tokens of a part (`train.tokens_per_microbatch`), which changes no number of the result. With
   `policy.gradient_checkpointing` they are those of one layer, for a third more time.
 - **A prompt is laid out once** however many answers it has, and logits exist for a block of words at a time.
 - **Moments**: `policy.optimizer: adamw_8bit` keeps them in 8 bits; `policy.offload_optimizer: true` keeps them in the CPU's memory, which

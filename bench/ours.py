@@ -18,13 +18,14 @@ REWARD = f"{Path(__file__).parent / 'data.py'}:even_share"
 def serve(asked: Asked, work: Workload, folder: Path) -> None:
     """Builds the loop and makes a step for each request."""
     from ikusei.loops.steps import StopAsked
+    from ikusei.protocols import first_state
 
     began = model_class_imported(model_folder(work, folder))
     with ExitStack() as stack:
         loop = build(work, folder, stack)
-        steps = loop.steps(0, loop.algorithm.start(), StopAsked())
+        steps = loop.steps(0, first_state(loop.algorithm), StopAsked())
         policy = loop.policy
-        said = {"threads": policy.threads, "layout": policy.said, "slots": policy.settings.num_slots}
+        said = {"threads": policy.threads, "layout": policy.description, "slots": policy.settings.num_slots}
         said |= {"startup": time.perf_counter() - began, "start_mb": memory_mb()}
         asked.ready({**said, "first": first_ids(work, loop.rows)})
         while True:
@@ -37,6 +38,8 @@ def serve(asked: Asked, work: Workload, folder: Path) -> None:
 def serve_skipping(asked: Asked, work: Workload, folder: Path) -> None:
     """The update alone, of one batch half of whose groups have equal rewards: all groups learned from, then those that teach."""
     from ikusei.forest import count
+    from ikusei.loops.update import update
+    from ikusei.protocols import first_state
 
     with ExitStack() as stack:
         loop = build(replace(work, lr=1e-9), folder, stack)  # so that every update finds the same weights
@@ -48,7 +51,9 @@ def serve_skipping(asked: Asked, work: Workload, folder: Path) -> None:
             seconds = []
             for learned in (groups, kept):
                 began = time.perf_counter()
-                loop.learn(0, learned, count(groups), loop.algorithm.start())
+                forest = loop.forest(learned, count(groups), first_state(loop.algorithm))
+                for loss in loop.losses:
+                    update(loop.policy, [(forest, loss)], loop.settings.tokens_per_microbatch, loop.settings.lr)
                 seconds.append(time.perf_counter() - began)
             asked.reply({"whole": seconds[0], "skipped": seconds[1], "trees": trees_of(groups, [True] * len(groups))})
 
@@ -98,18 +103,27 @@ def build(work: Workload, folder: Path, stack: ExitStack, seed: int = 0) -> Any:
         spec = RewardSpec("right", "exact") if work.model is None else RewardSpec("even", REWARD)
         workers = stack.enter_context(RewardWorkers([spec]))
         settings = OnlineSettings(
-            steps=steps, prompts_per_step=work.examples, num_responses=work.num_responses, lr=work.lr, tokens_per_part=work.tokens_per_part
+            steps=steps,
+            prompts_per_step=work.examples,
+            num_responses=work.num_responses,
+            lr=work.lr,
+            tokens_per_microbatch=work.tokens_per_microbatch,
         )
-        before = Before(needs, policy, None, settings.tokens_per_part)
+        before = Before(needs, policy, None, settings.tokens_per_microbatch)
         return Online(policy, rows, workers, algorithm, Sampling(max_tokens=work.response), settings, seed, before)
     settings = SupervisedSettings(
-        steps=steps, examples_per_step=work.examples, in_order=True, lr=work.lr, lr_shape="constant", tokens_per_part=work.tokens_per_part
+        steps=steps,
+        examples_per_step=work.examples,
+        in_order=True,
+        lr=work.lr,
+        lr_shape="constant",
+        tokens_per_microbatch=work.tokens_per_microbatch,
     )
     stored = None
     if "reference" in needs:
         reference = policy.reference()
-        stored = recall(reference, rows.used(work.rows), folder / "reference.parquet", settings.tokens_per_part)
-    return Supervised(policy, rows, algorithm, settings, Before(needs, policy, None, settings.tokens_per_part, stored))
+        stored = recall(reference, rows.used(work.rows), folder / "reference.parquet", settings.tokens_per_microbatch)
+    return Supervised(policy, rows, algorithm, settings, Before(needs, policy, None, settings.tokens_per_microbatch, stored))
 
 
 def described(step: Any, seconds: float) -> dict[str, Any]:

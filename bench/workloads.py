@@ -65,7 +65,7 @@ class Workload:
     warmup: int = 2
     hard: bool = False  # sums of many digits among the easy ones, so that answers are ragged
     packed: bool = True  # TRL's side of supervised fine-tuning
-    tokens_per_part: int = 8192  # ours: how many tokens an update lays out at one time
+    tokens_per_microbatch: int = 8192  # ours: how many tokens an update lays out at one time
     apart: bool = False  # the two sides do not fit into memory together, so one waits until the other has ended
 
     @property
@@ -85,11 +85,11 @@ WORKLOADS = {
         Workload("W7", "reward model: 256 + 8 × 64, 2 rankings of 8, 3.4 M", "reward", SMALL, 2, 8, 256, 64, 2e-4, 4.0, 8.0, 0.6),
         Workload(
             "W8", "SFT on ragged texts, 20 M, TRL packed", "sft", MIDDLE, 64, 1, 0, 512, 1e-3, 1.3, 2.0,
-            steps=5, warmup=1, tokens_per_part=2048,
+            steps=5, warmup=1, tokens_per_microbatch=2048,
         ),
         Workload(
             "W8 padded", "as W8, TRL padded", "sft", MIDDLE, 64, 1, 0, 512, 1e-3, 2.0, 3.0,
-            steps=5, warmup=1, tokens_per_part=2048, packed=False,
+            steps=5, warmup=1, tokens_per_microbatch=2048, packed=False,
         ),
         Workload(
             "W9", "0.5 B Qwen2.5, bf16: 128 + 32, 4 × 8", "grpo", QWEN25, 4, 8, 128, 32, 1e-4, 3.0, 5.0, 0.7,

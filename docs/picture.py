@@ -11,18 +11,18 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import PercentFormatter
 
-from ikusei.run.read import read_story
+from ikusei.run.read import read_run
 
 
 def draw(run: Path, picture: Path) -> None:
-    story = read_story(run)
+    record = read_run(run)
     plt.rcParams.update({"svg.hashsalt": "ikusei", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
     figure, (reward, thought, tries) = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
-    reward.plot(*story.line("reward"), color="#0f766e")
+    reward.plot(*record.line("reward"), color="#0f766e")
     reward.set(title="right answers in training", xlabel="step", ylim=(0, 1))
-    thought.plot(*story.line("thoughts/empty"), color="#b45309")
+    thought.plot(*record.line("thoughts/empty"), color="#b45309")
     thought.set(title="empty thoughts", xlabel="step", ylim=(0, 1))
-    for made, colour in ((story.before, "#9ca3af"), (story.after, "#0f766e")):
+    for made, colour in ((record.before, "#9ca3af"), (record.after, "#0f766e")):
         assert made is not None, "a run that was measured before and after"
         table = made.pass_at
         tries.fill_between(list(table), [i.low for i in table.values()], [i.high for i in table.values()], color=colour, alpha=0.2)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from ikusei.algos.lm import LanguageModelling
 from ikusei.backends.local import LocalPolicy, LocalSettings, WithoutAdapter
 from ikusei.forest import Loss, plant
-from ikusei.loops.steps import update
+from ikusei.loops.update import update
 from ikusei.models import adapter
 from ikusei.models.adapter import Lora
 from ikusei.models.heads import RewardModel
@@ -170,7 +170,7 @@ def test_a_reference_that_follows_adapters(tmp_path: Path) -> None:
     begun = logps(reference)
     learned(policy)
     assert torch.equal(logps(reference), begun)
-    reference.follow(policy, 1.0)
+    reference.follow(1.0)
     assert torch.equal(logps(reference), logps(policy))
     reference.save(tmp_path / "reference")
     other = in_four_bits(tmp_path / "model", "qwen3").reference(moves=True)

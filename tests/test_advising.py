@@ -11,6 +11,7 @@ import pytest
 from ikusei.pipeline.train import train
 from ikusei.preflight.check import check_file
 from ikusei.preflight.preference_data import judgements
+from ikusei.recipe.reader import parse
 from ikusei.recipe.stages import read_stages
 from ikusei.run.files import read_lines
 from ikusei.tasks.files import Files
@@ -44,7 +45,7 @@ def test_a_recipe_that_is_ready_gets_the_prompts_that_teach(tmp_path: Path) -> N
     assert len(right) > len(middle) and all(row["completion"].rpartition("</think>")[2] == row["answer"] for row in right)
     assert len({row["prompt"] for row in right}) == len(right), "one a prompt"
     advised = tmp_path / "advice" / "recommended.yaml"
-    stages = read_stages(advised)
+    stages = read_stages(parse(advised))
     assert [stage.name for stage in stages] == ["middle", "whole"]
     own = stages[0].recipe()
     assert (own.algorithm.clip_high, own.train.lr, own.sampling.max_tokens) == (0.28, 1e-5, 48)
@@ -60,7 +61,7 @@ def test_a_recipe_that_is_too_hard_is_fine_tuned_first(tmp_path: Path) -> None:
     (tmp_path / "sums.yaml").write_text(RECIPE.replace("prompts_per_step: 4", "prompts_per_step: 2"))
     found = check_file(tmp_path / "sums.yaml", files=tmp_path / "advice")
     assert found.verdict is not None and found.verdict.name == "too hard"
-    stages = read_stages(tmp_path / "advice" / "recommended.yaml")
+    stages = read_stages(parse(tmp_path / "advice" / "recommended.yaml"))
     assert [stage.name for stage in stages] == ["right", "middle", "whole"]
     assert type(stages[0].recipe().algorithm).__name__ == "LanguageModelling"
 
@@ -95,7 +96,7 @@ def test_pairs_from_elsewhere_are_told_and_own_ones_made(tmp_path: Path) -> None
     own = read_lines(tmp_path / "advice" / "pairs.jsonl")
     assert len(own) >= 16
     assert all(row["chosen"].rpartition("</think>")[2] == row["answer"] != row["rejected"].rpartition("</think>")[2] for row in own)
-    stage = read_stages(tmp_path / "advice" / "recommended.yaml")[0].recipe()
+    stage = read_stages(parse(tmp_path / "advice" / "recommended.yaml"))[0].recipe()
     assert type(stage.algorithm).__name__ == "DPO" and stage.train.examples_per_step == 4
     assert isinstance(stage.eval_task, Files) and Path(stage.eval_task.path) == tmp_path / "pairs.jsonl", "held-out rows are the recipe's"
 
@@ -116,7 +117,7 @@ def test_a_recipe_that_learns_from_answers_gets_right_ones_and_no_pairs(tmp_path
     (tmp_path / "sft.yaml").write_text(learns + "rewards: [exact]\nsampling: {max_tokens: 48}\n")
     found = check_file(tmp_path / "sft.yaml", ["task.digits=3"], tmp_path / "advice")
     assert {file.name for file in (tmp_path / "advice").iterdir()} == {"right.jsonl", "middle.jsonl", "recommended.yaml"}
-    assert [stage.name for stage in read_stages(tmp_path / "advice" / "recommended.yaml")] == ["right"], found.written
+    assert [stage.name for stage in read_stages(parse(tmp_path / "advice" / "recommended.yaml"))] == ["right"], found.written
 
 
 def test_own_pairs_need_a_judge(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Losses and gradients equal TRL's: its own trainers tokenise, collate and compute the loss, our algorithms do so through the forest.
 
-Random tiny models in fp32, ragged batches, a reference that is not the policy; loss and every gradient to 1e-5 relative.
+Random tiny models in fp32, ragged batches, a reference that is not the policy; loss, metrics and every gradient but for rounding
+(`worlds.ROUNDING`).
 
     DPOTrainer       sigmoid, sigmoid_norm, robust, ipo, hinge, apo_zero, apo_down; with sft
     KTOTrainer       the baseline z above and below 0, weights        CPOTrainer       simpo; sigmoid with label smoothing
@@ -57,7 +58,7 @@ from ikusei.algos.simpo import SimPO
 from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import Forest, Outputs, plant
 from ikusei.protocols import Algorithm, Asked
-from ikusei.types import Group, Response
+from ikusei.types import Group, Response, Score
 from laws import worlds
 
 PLAIN = LocalSettings(layout="forest")
@@ -101,14 +102,13 @@ def mean(steps: Sequence[Step]) -> Step:
 
 
 def assert_equal(mine: Step, theirs: Step, metrics: Sequence[str] = ()) -> None:
-    assert mine.loss == pytest.approx(theirs.loss, rel=1e-5, abs=1e-6)  # a loss near 0 is held against 0.1, as metrics are
+    worlds.assert_metrics({"loss": mine.loss}, {"loss": theirs.loss})
     worlds.assert_close(mine.gradients, theirs.gradients)
     assert_metrics(mine, theirs, metrics)
 
 
 def assert_metrics(mine: Step, theirs: Step, names: Sequence[str]) -> None:
-    for name in names:
-        assert mine.metrics[name] == pytest.approx(theirs.metrics[name], rel=1e-5, abs=1e-6), name
+    worlds.assert_metrics(*({name: step.metrics[name] for name in names} for step in (mine, theirs)))
 
 
 def assert_different(mine: Step, theirs: Step) -> None:
@@ -130,7 +130,14 @@ def ragged(seed: int, leaves: tuple[int, int] = (2, 3), prompt: tuple[int, int] 
 
 def whole(response: Response, label: float) -> Response:
     tokens = (*response.tokens, END)
-    return Response(tokens, (True,) * len(tokens), "", score=response.score, label=label)
+    logprobs = (*(response.logprobs or ()), -3.0)
+    return Response(tokens, (True,) * len(tokens), "", logprobs, score=response.score, label=label)
+
+
+def earning(group: Group) -> Group:
+    """A loop that samples ranks by what was earned: the group with rewards that go down with its tiers."""
+    responses = zip(group.responses, group.tiers or (), strict=True)
+    return replace(group, responses=tuple(replace(response, score=Score(-float(tier))) for response, tier in responses))
 
 
 def step_of(policy: LocalPolicy, forest: Forest, algorithm: Algorithm) -> Step:
@@ -143,7 +150,8 @@ def ours(algorithm: Algorithm, groups: Sequence[Group], name: str = "qwen3", ref
     if "reward" in algorithm.needs:
         policy.causal.model.config.reward_bias = 0.0  # TRL's reward models have none
     reference = reference or worlds.make_policy(name, PLAIN, seed=1)
-    return step_of(policy, worlds.prepared(algorithm, groups, reference, temperature=1.0, before=policy), algorithm)
+    seen = worlds.step_of(algorithm, policy, groups, reference, before=policy, temperature=1.0)
+    return Step(seen.metrics["loss"], seen.gradients, seen.metrics)
 
 
 class Silent:
@@ -232,6 +240,7 @@ DPO_LOSSES: dict[str, tuple[Algorithm, dict[str, Any], Sequence[str]]] = {
 def test_losses_with_a_reference(trl: Any, loss: str, name: str) -> None:
     algorithm, settings, metrics = DPO_LOSSES[loss]
     groups = ragged(BATCHES[name])
+    groups = [earning(group) for group in groups] if "tiers" in algorithm.needs else groups
     assert_equal(ours(algorithm, groups, name), theirs(trl, "DPO", pair_rows(groups), name, **settings), metrics)
 
 
@@ -307,7 +316,7 @@ def test_it_does_not_matter_how_a_step_is_cut(trl: Any) -> None:
     cut = mean([theirs(trl, "DPO", part, **settings) for part in (rows[:1], rows[1:])])
     assert_different(ours(DPO(beta=0.3), groups), cut)
     policy, reference = worlds.make_policy("qwen3", PLAIN), worlds.make_policy("qwen3", PLAIN, seed=1)
-    parts = worlds.prepared(DPO(beta=0.3), groups, reference, temperature=1.0).split(25)
+    parts = worlds.step_of(DPO(beta=0.3), policy, groups, reference).forest.split(25)
     assert len({part.better_P.numel() for part in parts}) > 1  # unequal parts
     assert_equal(combined(*((1.0, step_of(policy, part, DPO(beta=0.3))) for part in parts)), theirs(trl, "DPO", rows, **settings))
 
@@ -432,7 +441,8 @@ def padded(rows: Sequence[Tensor], side: str) -> Tensor:
 
 
 def grpo_forest(algorithm: Algorithm, groups: Sequence[Group]) -> Forest:
-    return worlds.prepared(algorithm, groups, worlds.make_policy("qwen3", PLAIN, seed=1), temperature=1.0)
+    policy, reference = (worlds.make_policy("qwen3", PLAIN, seed=seed) for seed in (0, 1))
+    return worlds.step_of(algorithm, policy, groups, reference, temperature=1.0).forest
 
 
 @pytest.mark.parametrize("loss", GRPO_LOSSES)

@@ -23,13 +23,15 @@ from ikusei.guard.workers import RewardSpec, RewardWorkers
 from ikusei.loops.data import Rows
 from ikusei.loops.online import Online, OnlineSettings
 from ikusei.loops.precompute import Before
-from ikusei.loops.steps import NonFinite, Schedule, StopAsked, blame, update
+from ikusei.loops.steps import Schedule, StopAsked
 from ikusei.loops.supervised import Supervised, SupervisedSettings
+from ikusei.loops.update import NonFinite, blame, update
 from ikusei.maths import centred, clipped_objective, group_advantages, kl_estimate, leave_one_out
-from ikusei.protocols import Algorithm
+from ikusei.protocols import Algorithm, credited, first_state
 from ikusei.tasks.nursery import Nursery
 from ikusei.text.tokenizer import make_character_tokenizer
 from ikusei.types import Group, Prompt, Response, Sampling, Score, Term
+from laws import worlds
 
 RATIOS = torch.tensor([0.2, -0.2, 0.4]).exp()
 
@@ -51,7 +53,7 @@ def prepared(algorithm: Algorithm, groups: list[Group], ref: list[float] | None 
     forest = plant(groups)
     streams = {"old_logp_M": forest["sampled_logp_M"]} | ({} if ref is None else {"ref_logp_M": torch.tensor(ref)})
     forest = forest.with_streams(streams)
-    return forest.with_streams(algorithm.credit(groups, forest, algorithm.start()))
+    return credited(algorithm, groups, forest, first_state(algorithm))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_numbers_that_cannot_teach(kind: type, numbers: dict[str, float]) -> Non
 
 def test_the_entropy_bonus_adapts() -> None:
     algorithm = GRPO(target_entropy=1.0, entropy_step=0.1)
-    state = algorithm.start()
+    state = first_state(algorithm)
     coefs = []
     for entropy in (0.5, 0.5, 2.0, 2.0, 2.0, 0.9):
         groups = [group([1, 0], [1, 1])]
@@ -312,15 +314,17 @@ def test_blame(policy: LocalPolicy) -> None:
 
 
 def test_the_online_loop_names_step_and_group(policy: LocalPolicy) -> None:
-    task: Any = Nursery()
-    rows = Rows(task, policy.tokenizer, 0)
-    workers = RewardWorkers([RewardSpec("exact", "exact")])  # not started: only `learn` is used
-    online = Online(policy, rows, workers, Broken((60,)), Sampling(), OnlineSettings(), 0, nobody_asked(policy))
-    before, groups = weights(policy), three_groups()
-    with pytest.raises(NonFinite, match=r"^step 5: the loss is nan, first in group second \('the question second'\)$"):
-        online.learn(4, groups, plant(groups).totals, {})
+    """The first step goes well; the second has the group whose answers break the loss."""
+    good, bad = three_groups()[:1], three_groups()
+    given = worlds.Given([good, bad])
+    loop = worlds.loop_of(Broken((60,), needs=frozenset({"old"})), worlds.Watched(policy, given, learns=True), given)
+    steps = loop.steps(0, {}, StopAsked())
+    assert next(steps).number == 1
+    before = weights(policy)
+    with pytest.raises(NonFinite, match=r"^step 2: the loss is nan, first in group second \('the question second'\)$"):
+        next(steps)
     assert all(torch.equal(a, b) for a, b in zip(before, weights(policy), strict=True))
-    assert policy.version == 0
+    assert policy.version == 1
 
 
 def test_stale_samples_weigh_what_the_policy_holds_them_likely(policy: LocalPolicy) -> None:
@@ -331,16 +335,13 @@ def test_stale_samples_weigh_what_the_policy_holds_them_likely(policy: LocalPoli
     rows: Any = Rows(Nursery(num_text_rows=8), policy.tokenizer, 0)  # pyright: ignore[reportArgumentType]
     workers, settings = RewardWorkers([RewardSpec("exact", "exact")]), OnlineSettings(importance_cap=2.0)
     online = Online(policy, rows, workers, GRPO(), Sampling(), settings, 0, nobody_asked(policy))
-    forest = plant(groups)
-    streams = online.asked_before(groups, forest)
+    forest = online.forest(groups, count(groups), {})
     logp_M = policy.forward(forest).logp_M
     expected_M = (logp_M - torch.tensor([*sampled[0], *sampled[1]])).exp().clamp(max=2.0)
     assert 2.0 in expected_M.tolist() and min(expected_M.tolist()) < 1.0
-    torch.testing.assert_close(streams["importance_M"], expected_M)
-    torch.testing.assert_close(streams["old_logp_M"], logp_M)
-    forest = forest.with_streams(streams)
+    torch.testing.assert_close(forest["importance_M"], expected_M)
+    torch.testing.assert_close(forest["old_logp_M"], logp_M)
     torch.testing.assert_close(forest.weight_R, torch.stack([expected_M[:2].mean(), expected_M[2:].mean()]))
-    forest = forest.with_streams(GRPO().credit(groups, forest, {}))
     loss = GRPO().loss(policy.forward(forest), forest).value  # every ratio is 1
     assert float(loss) == pytest.approx(float(-(0.5 * expected_M[:2].sum() - 0.5 * expected_M[2:].sum()) / 5))
 

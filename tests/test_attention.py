@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -9,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ikusei.backends import local
+from ikusei.backends import threads
 from ikusei.forest import Forest, plant
 from ikusei.models.attention import ForestLayout, Form
 from ikusei.models.flash import flash_forest, parts_of
@@ -73,8 +76,8 @@ def test_threads_by_the_size_of_the_work(monkeypatch: pytest.MonkeyPatch) -> Non
     model, forest, before = torch.nn.Linear(30, 10), forest_of([(5, (3, 7))]), torch.get_num_threads()  # 310 weights, 15 tokens
     found = []
     for border in (310 * 15 + 1, 310 * 15):
-        monkeypatch.setattr(local, "ONE_THREAD", border)
-        local.use_threads(3, model, forest)
+        monkeypatch.setattr(threads, "ONE_THREAD", border)
+        threads.use_threads(3, model, forest)
         found.append(torch.get_num_threads())
     torch.set_num_threads(before)
     assert found == [1, 3]
@@ -85,3 +88,19 @@ def test_a_product_laid_out_once(dtype: torch.dtype, tolerance: float) -> None:
     chance = torch.Generator().manual_seed(0)
     weight, bias, x = (torch.randn(*shape, generator=chance).to(dtype) for shape in ((900, 500), (900,), (3, 7, 500)))
     torch.testing.assert_close(product(weight, bias, 7)(x), F.linear(x, weight, bias), rtol=tolerance, atol=20 * tolerance)
+
+
+AVX2_ONLY = """
+import torch
+from ikusei.models.linear import product
+weight, bias, x = torch.ones(3, 5).bfloat16(), torch.tensor([1.0, 2.0, 4.0]).bfloat16(), torch.full((2, 1, 5), 0.5)
+assert product(weight, bias, 2)(x).tolist() == [[[3.5, 4.5, 6.5]]] * 2
+assert product(weight, None, 2)(x).tolist() == [[[2.5, 2.5, 2.5]]] * 2
+"""
+
+
+def test_a_product_in_bf16_on_a_cpu_without_instructions_for_it() -> None:
+    """oneDNN, told to use no more than AVX2, refuses to lay out a bf16 matrix, as it does on such a CPU."""
+    env = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", AVX2_ONLY], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What an evaluation measures: choices among answers by brute force, the likeliest answer, and what guessing reaches by hand."""
+"""What an evaluation measures: choices among answers by brute force, the greedy answer, and chance baselines by hand."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from typing import ClassVar
 import pytest
 
 from ikusei.cli.main import main
+from ikusei.figures import answers
+from ikusei.figures.answers import Answers
+from ikusei.figures.choosing import answered
+from ikusei.figures.figure import measure
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
-from ikusei.loops.chance import by_guessing
-from ikusei.loops.evaluate import EvalSettings, Evaluation, evaluate
-from ikusei.report.eval_charts import fifths, measured, pictures
+from ikusei.loops.evaluate import EvalResult, EvalSettings, evaluate
+from ikusei.loops.few_shot import seen_answers
+from ikusei.report.eval_charts import curves_of, fifths, pictures
 from ikusei.run.read import evaluation
 from ikusei.samplers.load import load_sampler
 from ikusei.samplers.local import LocalSampler
-from ikusei.search.choosing import answered
 from ikusei.tasks.arithmetic import Arithmetic
 from ikusei.text.chat import render
-from ikusei.types import Example, Prompt, Sampling, Split
+from ikusei.types import Example, Group, Prompt, Response, Sampling, Split
 
 SAMPLES = 5
 REWARDS = """
@@ -46,13 +49,21 @@ class Letters:
         return Example(f"{split} {index}", columns={"answer": "aaabc"[index]})
 
 
-def test_guessing_by_hand() -> None:
+def test_chance_baselines_by_hand() -> None:
     """Asked b and d: b is a fifth of the answers and the second commonest; nobody ever answers d."""
-    asked = [Prompt(answer, (1,), answer, {"answer": answer}) for answer in "bd"]
-    found = by_guessing(Letters(), asked, [1, 2, 4])
+    found = measure(answers.FIGURES, answered_rightly(seen_answers(Letters()), "b", "d"))
     assert [found[f"guess@{k}"].value for k in (1, 2, 4)] == pytest.approx([0.1, 0.18, (1 - 0.8**4) / 2])
     assert [found[f"commonest@{k}"].value for k in (1, 2, 4)] == [0.0, 0.5, 0.5]
-    assert by_guessing(Letters(), [Prompt("x", (1,), "x")], [1]) == {}
+    assert "guess@1" not in measure(answers.FIGURES, answered_rightly(seen_answers(Letters()), "b", None))
+    assert "guess@1" not in measure(answers.FIGURES, answered_rightly((), "b"))
+
+
+def answered_rightly(seen: tuple[str, ...], *gold: str | None) -> Answers:
+    """Four right answers to a prompt for each gold answer; None: its row has none."""
+    columns = [{} if answer is None else {"answer": answer} for answer in gold]
+    prompts = [Prompt(f"p{i}", (1,), "asked", each) for i, each in enumerate(columns)]
+    groups = [Group(prompt, (Response((1,), (True,), "said"),) * 4) for prompt in prompts]
+    return Answers(groups, [[1.0] * 4 for _ in groups], [], bool, [], [], seen)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +72,7 @@ def sampler() -> LocalSampler:
 
 
 @pytest.fixture(scope="module")
-def made(sampler: LocalSampler, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluation]:
+def made(sampler: LocalSampler, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EvalResult]:
     """Six sums, paid for length and judged by the exact answer."""
     file = tmp_path_factory.mktemp("rewards") / "paid.py"
     file.write_text(REWARDS)
@@ -71,13 +82,13 @@ def made(sampler: LocalSampler, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield evaluate(sampler, prompts, workers, EvalSettings(6, SAMPLES), Sampling(max_tokens=64), seed=1)
 
 
-def by_prompt(made: Evaluation, greedy: bool = False) -> list[list[dict[str, object]]]:
+def by_prompt(made: EvalResult, greedy: bool = False) -> list[list[dict[str, object]]]:
     rows = [row for row in made.rows if row["greedy"] is greedy]
     return [[row for row in rows if row["prompt_id"] == name] for name in dict.fromkeys(row["prompt_id"] for row in rows)]
 
 
 @pytest.mark.parametrize("k", [2, 4, SAMPLES])
-def test_votes_and_best_of_k_are_means_over_subsets(made: Evaluation, k: int) -> None:
+def test_votes_and_best_of_k_are_means_over_subsets(made: EvalResult, k: int) -> None:
     """Of every subset of k: the share right among the commonest answers, and among those that the reward trained on likes best."""
     votes, best = [], []
     for rows in by_prompt(made):
@@ -98,22 +109,22 @@ def share(rows: tuple[dict[str, object], ...], values: list[float]) -> float:
     return fmean(bool(row["correct"]) for row, value in zip(rows, values, strict=True) if value == max(values))
 
 
-def test_the_likeliest_answer_is_asked_for_once(made: Evaluation, sampler: LocalSampler) -> None:
+def test_the_greedy_answer_is_asked_for_once(made: EvalResult, sampler: LocalSampler) -> None:
     greedy = [row for [row] in by_prompt(made, greedy=True)]
     prompts = [render(sampler.tokenizer, Arithmetic().row("test", index)) for index in range(6)]
-    likeliest = {g.prompt.id: g.responses[0].text for g in sampler.sample(prompts, 1, Sampling(top_k=1, max_tokens=64), 99)}
-    assert {row["prompt_id"]: row["response"] for row in greedy} == likeliest
+    expected = {g.prompt.id: g.responses[0].text for g in sampler.sample(prompts, 1, Sampling(top_k=1, max_tokens=64), 99)}
+    assert {row["prompt_id"]: row["response"] for row in greedy} == expected
     assert made.results["greedy"].value == fmean(bool(row["correct"]) for row in greedy)
 
 
-def test_the_pictures_show_both_models(made: Evaluation) -> None:
+def test_the_pictures_show_both_models(made: EvalResult) -> None:
     one = evaluation("seedling", 0, {k: vars_of(v) for k, v in made.results.items()}, made.rows)
-    model = measured("seedling", one)
+    model = curves_of("seedling", one)
     assert sum(count for *_, count in fifths(model)) == 6
     titles = [picture.title for picture in pictures([model, model])]
     assert titles == [
         "Right within k tries (pass@k)", "One answer chosen among k", "Prompt by prompt",
-        "Is the likeliest answer right where most samples are?",
+        "Is the greedy answer right where most samples are?",
     ]  # fmt: skip
     assert [picture.title for picture in pictures([model])] == [title for title in titles if title != "Prompt by prompt"]
 

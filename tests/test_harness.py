@@ -18,8 +18,9 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-lm_eval = pytest.importorskip("lm_eval")
-inspect_ai = pytest.importorskip("inspect_ai")
+MISSING = "{} is not installed; pip install -c constraints.txt -e '.[harness]'"
+lm_eval = pytest.importorskip("lm_eval", reason=MISSING.format("lm_eval"))
+inspect_ai = pytest.importorskip("inspect_ai", reason=MISSING.format("inspect_ai"))
 
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.api.registry import get_model  # noqa: E402

@@ -112,8 +112,8 @@ def test_the_seedling_before_and_after_its_training(capsys: pytest.CaptureFixtur
 
 
 def test_the_picture_stacks_the_sets_from_the_inside_out() -> None:
-    rows = [lens.Row("late", "good", 0.25, 0.2, 0.3, -0.6, 0.1), lens.Row("late", "fine", 0.75, 0.7, 0.8, None, None)]
-    late = [*rows, lens.Row("late", "rest", 0.25, 0.2, 0.3, None, None)]
+    rows = [lens.SetShare("late", "good", 0.25, 0.2, 0.3, -0.6, 0.1), lens.SetShare("late", "fine", 0.75, 0.7, 0.8, None, None)]
+    late = [*rows, lens.SetShare("late", "rest", 0.25, 0.2, 0.3, None, None)]
     early = [replace(row, stage="early", share=0.0, low=0.0, log10_mass=-11.6 if row.set == "good" else None) for row in late]
     chart = lens.chart(lens.Lens((*early, *late), lens.LensSettings()))
     assert chart == lens.chart(lens.Lens((*early, *late), lens.LensSettings()))

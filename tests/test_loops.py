@@ -25,12 +25,13 @@ from ikusei.loops.data import Rows
 from ikusei.loops.few_shot import examples
 from ikusei.loops.few_shot import held_out as asked_with_shots
 from ikusei.loops.filtering import Filter
-from ikusei.loops.held_out import bits_per_byte, held_out, judged
+from ikusei.loops.held_out import held_out, on_rankings, on_texts
 from ikusei.loops.online import Online, OnlineSettings
 from ikusei.loops.precompute import Before, recall, recalled
 from ikusei.loops.replay import Replay, Replaying
-from ikusei.loops.steps import StopAsked, update
+from ikusei.loops.steps import StopAsked
 from ikusei.loops.supervised import Supervised, SupervisedSettings
+from ikusei.loops.update import update
 from ikusei.protocols import Algorithm
 from ikusei.tasks.arithmetic import Arithmetic
 from ikusei.tasks.files import Files
@@ -69,7 +70,7 @@ class Says:
 
 
 def before(policy: Any, needs: frozenset[str] = frozenset(), reference: Any = None) -> Before:
-    return Before(needs, policy, reference, tokens_per_part=12)
+    return Before(needs, policy, reference, tokens_per_microbatch=12)
 
 
 def group(lengths: Sequence[int], tiers: Sequence[int] | None = None, last: Sequence[int] | None = None, **more: Any) -> Group:
@@ -122,17 +123,17 @@ def test_bits_per_byte_of_a_uniform_model() -> None:
     texts = [("ねこ。", 4), ("ab", 3)]
     rows = [Group(Prompt(text, (1,), ""), (Response((5,) * n, (True,) * n, text),)) for text, n in texts]
     part = Group(Prompt("part", (1,), ""), (Response((5, 5), (True, False), "user: hello"),))
-    found = bits_per_byte(before(Says(-math.log(words))), [*rows, part])
-    assert found is not None and found.value == pytest.approx(math.log2(words) * 7 / 11, rel=1e-5)
+    found = on_texts(before(Says(-math.log(words))), [*rows, part])["bits_per_byte"]
+    assert found.value == pytest.approx(math.log2(words) * 7 / 11, rel=1e-5)
     assert found.low < found.value < found.high
-    assert bits_per_byte(before(Says()), [part]) is None
+    assert on_texts(before(Says()), [part]) == {"bits_per_byte": None}
 
 
 def test_what_is_said_of_a_reward_model() -> None:
     """Two rankings: rewards 3 > 1 > 2 for tiers 0, 1, 1 and 1 < 2 for tiers 0, 1."""
     rewards = (3.0, 1.0, 2.0, 1.0, 2.0)
     rows = [group((5, 2, 2), (0, 1, 1)), replace(group((3, 3), (0, 1), last=(3, 4)), prompt=Prompt("two", (1,), ""))]
-    found = judged(before(Says(rewards=rewards)), rows)
+    found = on_rankings(before(Says(rewards=rewards)), rows)
     assert found["accuracy"].value == pytest.approx((1 + 0) / 2)
     # ranks of the rewards 3, 1, 2 against those of tiers with a tie, 3, 1.5, 1.5: Pearson's of these is 0.8660; the pair gives -1
     assert found["agreement"].value == pytest.approx((math.sqrt(3) / 2 - 1) / 2)
@@ -147,9 +148,9 @@ def test_what_is_said_of_a_reward_model() -> None:
 
 
 def test_a_reward_model_that_says_the_same_of_all() -> None:
-    found = judged(before(Says(rewards=(1.0, 1.0))), [group((2, 3), (0, 1))])
+    found = on_rankings(before(Says(rewards=(1.0, 1.0))), [group((2, 3), (0, 1))])
     assert found["accuracy"].value == 0.5 and found["length_bias"] == 0.0 and "agreement" not in found
-    assert judged(before(Says(rewards=(1.0, 1.0))), [group((2, 3), (0, 0))]) == {}
+    assert on_rankings(before(Says(rewards=(1.0, 1.0))), [group((2, 3), (0, 0))]) == {}
 
 
 # ------------------------------------------------------------------------------------------------------------- rows of data
@@ -253,7 +254,7 @@ def test_a_filter_drops_what_the_policy_has_outgrown(talker: LocalPolicy, calm: 
 def run_one(algorithm: Algorithm, rows: Rows, replay: Replay | None) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """The metrics and the weights after one supervised step of a fresh policy."""
     policy = worlds.make_talker()
-    settings = SupervisedSettings(steps=1, examples_per_step=2, lr=1e-3, in_order=True, tokens_per_part=30)
+    settings = SupervisedSettings(steps=1, examples_per_step=2, lr=1e-3, in_order=True, tokens_per_microbatch=30)
     loop = Supervised(policy, rows, algorithm, settings, before(policy), replay)
     (step,) = list(loop.steps(0, {}, StopAsked()))
     return step.metrics, worlds.weights(policy)

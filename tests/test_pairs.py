@@ -22,9 +22,10 @@ from ikusei.guard.workers import RewardWorkers
 from ikusei.loops import diverse
 from ikusei.loops.collect import CollectSettings, row_of
 from ikusei.loops.diverse import most_telling, similarity, worth
-from ikusei.loops.preference_gap import advice, distance
-from ikusei.loops.steps import update
+from ikusei.loops.preference_gap import advice, preference_gap
+from ikusei.loops.update import update
 from ikusei.pipeline.train import train
+from ikusei.recipe.reader import parse
 from ikusei.recipe.stages import read_stages
 from ikusei.rewards.votes import Votes
 from ikusei.text.chat import continuation, render
@@ -133,7 +134,7 @@ def test_data_from_elsewhere_is_told(parrot: LocalPolicy, tmp_path: Path) -> Non
     own = [pair(parrot, text, "はい", "いいえ") for text in "abcdef" * 2]
     far = [pair(parrot, text, "123 xyz", "いいえ") for text in "abcdef" * 2]
     with RewardWorkers([RewardSpec("calm", f"{tmp_path}/calm.py:calm")]) as workers:
-        found = [distance(parrot, groups, Sampling(max_tokens=8), 0, 1 << 20, workers) for groups in (own, far)]
+        found = [preference_gap(parrot, groups, Sampling(max_tokens=8), 0, 1 << 20, workers) for groups in (own, far)]
     near, away = found
     assert abs(near["gap/chosen"].value) < 0.2
     assert near["gap/rejected"].value > 1
@@ -145,7 +146,7 @@ def test_data_from_elsewhere_is_told(parrot: LocalPolicy, tmp_path: Path) -> Non
     assert told is not None
     assert "come from elsewhere" in told
     assert "100% of the prompts its own answer earns more" in told
-    assert distance(parrot, [replace(own[0], tiers=None)], Sampling(max_tokens=8), 0, 1 << 20, None) == {}
+    assert preference_gap(parrot, [replace(own[0], tiers=None)], Sampling(max_tokens=8), 0, 1 << 20, None) == {}
 
 
 COLLECTED = """
@@ -181,7 +182,7 @@ def test_a_road_cannot_learn_from_what_nobody_judged(tmp_path: Path) -> None:
     stages = "  - {name: ask, collect: {kind: answers}}\n  - {name: dpo, task: {name: files, path: 'stage:ask'}, algorithm: dpo}\n"
     (tmp_path / "road.yaml").write_text("model: seedling\ntask: arithmetic\nstages:\n" + stages)
     with pytest.raises(ValueError, match="stage 'ask' leaves answers that nobody has judged, and here it takes rows"):
-        read_stages(tmp_path / "road.yaml")
+        read_stages(parse(tmp_path / "road.yaml"))
 
 
 def test_votes_that_are_none(tmp_path: Path) -> None:

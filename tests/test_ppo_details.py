@@ -30,10 +30,12 @@ from ikusei.forest import Forest, Loss, Outputs, plant
 from ikusei.loops.data import Rows
 from ikusei.loops.normalise import mean_and_std
 from ikusei.loops.online import OnlineSettings
-from ikusei.loops.steps import Schedule, update
+from ikusei.loops.steps import Schedule
 from ikusei.loops.supervised import SupervisedSettings
+from ikusei.loops.update import update
 from ikusei.maths import gae, kl_estimate, whiten
 from ikusei.models.heads import RewardModel, fresh_score
+from ikusei.protocols import first_state
 from ikusei.samplers.draw import response_seed
 from ikusei.tasks.cat_lover import CatLover
 from ikusei.text.conversation import end_of_text
@@ -105,7 +107,7 @@ def credited(algorithm: PPO, groups: Sequence[Group], ref: Sequence[float] | Non
     old = forest["sampled_logp_M"]
     ref_M, value_M = (old if ref is None else torch.tensor(ref)), (torch.zeros_like(old) if value is None else torch.tensor(value))
     forest = forest.with_streams({"old_logp_M": old, "ref_logp_M": ref_M, "old_value_M": value_M})
-    return forest.with_streams(algorithm.credit(groups, forest, algorithm.start()))
+    return forest.with_streams(algorithm.credit(groups, forest, first_state(algorithm)))
 
 
 def wrote(policy: LocalPolicy, count: int, sampling: Sampling, seed: int = 1) -> list[Group]:
@@ -121,7 +123,7 @@ def learned_from(policy: LocalPolicy, reference: Any, algorithm: PPO, groups: Se
     forest = plant(groups, temperature=temperature)
     streams = {"ref_logp_M": reference.forward(forest).logp_M, "old_value_M": values_of(policy.forward(forest))}
     forest = forest.with_streams({**streams, "old_logp_M": forest["sampled_logp_M"]})
-    return forest.with_streams(algorithm.credit(groups, forest, algorithm.start()))
+    return forest.with_streams(algorithm.credit(groups, forest, first_state(algorithm)))
 
 
 def test_01_reward_model_and_critic_see_question_and_answer() -> None:
@@ -285,10 +287,10 @@ def test_13_nothing_is_discounted() -> None:
 def test_14_a_batch_in_parts_is_one_update() -> None:
     """The gradient of the whole batch, however many parts it went through the model in."""
     norms = []
-    for tokens_per_part in (WHOLE, 12):
+    for tokens_per_microbatch in (WHOLE, 12):
         policy = make_policy()
         forest = learned_from(policy, policy.reference(), PPO(), wrote(policy, 6, Sampling(max_tokens=6)))
-        metrics = update(policy, [(forest, PPO().loss)], tokens_per_part, lr=1e-3)
+        metrics = update(policy, [(forest, PPO().loss)], tokens_per_microbatch, lr=1e-3)
         norms.append((policy.version, metrics["grad_norm"], metrics["loss"]))
     assert len(forest.split(12)) > 4
     assert norms[1] == pytest.approx(norms[0], rel=1e-4)

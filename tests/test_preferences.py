@@ -25,6 +25,7 @@ from ikusei.algos.robust_dpo import RobustDPO
 from ikusei.algos.simpo import SimPO
 from ikusei.forest import Forest, Loss, Outputs, count, plant
 from ikusei.maths import gae, log_odds, preference_loss, whiten
+from ikusei.protocols import credited, first_state
 from ikusei.types import Group, Prompt, Response, Score, Stop
 
 LN2 = math.log(2)
@@ -54,7 +55,7 @@ def of_pairs(algorithm: Any, groups: Sequence[Group], logps: Sequence[float], re
     """The loss, and its gradient for each response (the sum over its tokens)."""
     lengths = [len(response.tokens) for group in groups for response in group.responses]
     forest = plant(groups).with_streams({"ref_logp_M": torch.tensor(spread(refs, lengths))})
-    forest = forest.with_streams(algorithm.credit(groups, forest, algorithm.start()))
+    forest = credited(algorithm, groups, forest, first_state(algorithm))
     out = said(spread(logps, lengths))
     loss = algorithm.loss(out, forest)
     (slope_M,) = torch.autograd.grad(loss.value, out.logp_M)
@@ -277,7 +278,7 @@ def test_a_group_of_ties_is_never_cut() -> None:
     forest = plant(groups)
     parts = forest.with_streams(algorithm.credit(groups, forest, {})).split(4)
     assert len(parts) == 2
-    with pytest.raises(ValueError, match=r"raise train\.tokens_per_part"):
+    with pytest.raises(ValueError, match=r"raise train\.tokens_per_microbatch"):
         algorithm.loss(Outputs(torch.empty(0), torch.empty(0), reward_R=torch.zeros(1)), parts[0])
 
 
@@ -357,7 +358,7 @@ def ppo_forest(algorithm: PPO, groups: Sequence[Group], refs: Sequence[float], v
     forest = plant(groups, count(groups))
     streams = {"old_logp_M": forest["sampled_logp_M"], "ref_logp_M": torch.tensor(refs), "old_value_M": torch.tensor(values)}
     forest = forest.with_streams(streams)
-    return forest.with_streams(algorithm.credit(groups, forest, algorithm.start()))
+    return credited(algorithm, groups, forest, first_state(algorithm))
 
 
 WRITTEN = [sampled([0.7, 2.0], [[-1.0, -2.0], [-0.5]], ["eos", "length"], weight=2.0), sampled([-0.4], [[-1.5, -0.2]], ["stop"])]
@@ -430,7 +431,7 @@ def test_ppo_begins_at_a_ratio_of_one() -> None:
 @pytest.mark.parametrize(("kl", "expected"), [(9.0, 0.151536), (5.4, 0.149232), (-40.0, 0.148464)])
 def test_the_adaptive_coefficient(kl: float, expected: float) -> None:
     algorithm = PPO(kl_coef=0.15, target_kl=6.0, horizon=1e4)
-    state = algorithm.advance(algorithm.start(), {"objective/kl": kl, "episodes": 512.0})
+    state = algorithm.advance(first_state(algorithm), {"objective/kl": kl, "episodes": 512.0})
     assert state == {"kl_coef": pytest.approx(expected, abs=1e-6)}
     assert PPO(kl_coef=0.15).advance({"kl_coef": 0.15}, {"objective/kl": kl, "episodes": 512.0}) == {"kl_coef": 0.15}
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from ikusei.algos import ALGORITHMS, VALUES, cispo, grpo
+from ikusei.algos import ALGORITHMS, cispo, grpo, named_values
 from ikusei.recipe import schema as recipe
 from ikusei.recipe.reader import Document, RecipeError, build, dump_yaml, parse, plain, resolve_path, with_overrides
 from ikusei.recipe.schema import Recipe, read_recipe, resolved
@@ -327,8 +327,8 @@ def test_plain_data_reads_back_equal(tmp_path: Path) -> None:
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(recipe.SETTINGS, "policy", f"{__name__}:Empty")
     monkeypatch.setitem(recipe.SETTINGS, "eval", f"{__name__}:Empty")
-    monkeypatch.setitem(recipe.ALGORITHMS, "grpo", f"{__name__}:GRPO")
-    monkeypatch.setitem(recipe.ALGORITHMS, "lm", f"{__name__}:LanguageModelling")
+    own = {"grpo": f"{__name__}:GRPO", "lm": f"{__name__}:LanguageModelling"}
+    monkeypatch.setitem(recipe.NAMED, "algorithm", {**ALGORITHMS, **own})
     monkeypatch.setattr(recipe, "ONLINE_LOOP", f"{__name__}:Train")
     monkeypatch.setattr(recipe, "SUPERVISED_LOOP", f"{__name__}:Supervised")
     monkeypatch.setattr(recipe, "REWARD", f"{__name__}:RewardSpec")
@@ -424,16 +424,17 @@ def test_a_name_of_a_value_can_be_overridden(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("stand_ins")
 def test_names_that_are_not_there(tmp_path: Path) -> None:
     own = "or a class of your own as my_file.py:MyClass or package.module:MyClass"
-    tasks = f"allowed: arithmetic, cat_lover, gym, files, nursery, {own}"
+    tasks = f"allowed: arithmetic, cat_lover, files, gym, nursery, {own}"
+    known = ", ".join([*ALGORITHMS, *named_values()])
     text = (
         "task: aritmetic\nalgorithm:\n  name: grop\n  anything: 1\nrewards: [exakt, exact, exact, {weight: x}]\nsampling: {top_k: -1}\nx: 1"
     )
     told = refused(tmp_path, text, "eval_task.digits=3")
     assert told[:3] == [
         f"quick.yaml:1: task.name: unknown (did you mean 'arithmetic'?), got \"aritmetic\"; {tasks}",
-        f"quick.yaml:3: algorithm.name: unknown (did you mean 'grpo'?), got \"grop\"; allowed: {', '.join([*ALGORITHMS, *VALUES])}, {own}",
+        f"quick.yaml:3: algorithm.name: unknown (did you mean 'grpo'?), got \"grop\"; allowed: {known}, {own}",
         "quick.yaml:5: rewards.0: unknown reward (did you mean 'exact'?), got \"exakt\"; "
-        "allowed: exact, math, think_format, length, votes, code, learned, or my_file.py:function",
+        "allowed: code, exact, length, math, think_format, votes, learned, or my_file.py:function",
     ]
     assert "quick.yaml:5: rewards.2: a second reward called 'exact'; give it another `name`" in told
     assert "quick.yaml:5: rewards.3.path: missing, and it has no default" in told

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ikusei.intervals import mean_interval, pass_table
+from ikusei.intervals import mean_interval, pass_at
 from ikusei.report.charts import kl_of
 from ikusei.report.examples import side_by_side
 from ikusei.report.plots import Line, by_step, extremes
@@ -65,7 +65,8 @@ def evaluate(run: Run, name: str, step: int, share: float, empty: float) -> None
             rows.append(
                 {"prompt_id": f"p{i}", "prompt": f"ねこ & {i}", "answer": str(i), "response": response, "correct": right, "num_tokens": 9}
             )
-    table: dict[str, Any] = {**pass_table(correct, (1, 2, 4, 8)), "reward": mean_interval([sum(samples) / 8 for samples in correct])}
+    table: dict[str, Any] = {f"pass@{k}": pass_at(k, correct) for k in (1, 2, 4, 8)}
+    table["reward"] = mean_interval([sum(samples) / 8 for samples in correct])
     about = {"name": name, "step": step, "num_prompts": 24, "num_samples": 8, "seconds": 3.0}
     run.write_eval(name, step, {**about, **table, "mean_length": 9.0, "empty_thoughts": empty, "truncated": 0.0}, rows)
 
@@ -227,8 +228,8 @@ def test_a_policy_that_learned_from_pairs(tmp_path: Path) -> None:
     after = {"rewards__chosen": (-3.0, 0.5), "rewards__rejected": (-6.0, 0.5), "rewards__accuracies": (0.9, 0.08)}
     measured(run, "after", 30, loss=(0.3, 0.05), **after, logps__chosen=(-40.0, 5.0))
     source, text = report(run)
-    assert "chosen answer preferred 90% on held-out rows; 95% interval 82–98%; by guessing 50%" in text and "0% →" not in text
-    assert "It prefers the chosen answer in 90% (82–98%) of held-out pairs, more often than guessing would" in text
+    assert "chosen answer preferred 90% on held-out rows; 95% interval 82–98%; by chance 50%" in text and "0% →" not in text
+    assert "It prefers the chosen answer in 90% (82–98%) of held-out pairs, more often than by chance" in text
     assert "became less likely: log-probability −10.0 (−11.0 to −9.0) → −40.0 (−45.0 to −35.0). Likelihood displacement" in text
     assert "The chosen answers become less likely too: −15.5 in the first third of the steps, −35.5 in the last" in text
     assert "Whether its answers became better was not measured" in text and "not known" not in text
@@ -258,7 +259,7 @@ def test_pairs_that_show_nothing_are_told_so(tmp_path: Path) -> None:
     )
     text = report(run)[1]
     assert "chosen answer preferred 50% → 58%" in text  # an algorithm without a reference has a figure before it too
-    assert "58% (48–68%) of held-out pairs, which cannot be told from guessing" in text and "displacement" not in text
+    assert "58% (48–68%) of held-out pairs, which cannot be told from chance" in text and "displacement" not in text
 
 
 BINS = [{"stated": 0.6, "right": 0.5, "pairs": 30}, {"stated": 0.9, "right": 0.7, "pairs": 10}]
@@ -281,7 +282,7 @@ def test_a_reward_model(tmp_path: Path, bias: float, said: str) -> None:
     run.event("normalised", when="after", mean=0.5, std=2.0)
     measured(run, "after", 5, accuracy=(0.9, 0.05), agreement=(0.8, 0.1), **figures)
     source, text = report(run)
-    assert "pairs in the right order 50% → 90%" in text and "90% (85–95%) of held-out pairs in the right order, more than guessing" in text
+    assert "pairs in the right order 50% → 90%" in text and "90% (85–95%) of held-out pairs in the right order, more than by chance" in text
     assert said in text and "states a chance of 68% for its order on average, and 55% of the pairs come true: it is surer than" in text
     assert "before that their mean was 0.500 and their spread 2.00" in text and "A reward model writes no answers" in text
     assert (

@@ -11,7 +11,7 @@ import pytest
 
 from ikusei.cli.main import main
 from ikusei.reproduce import CLAIMS, page, running
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.workspace import Lab
 from ikusei.run.files import read_json, write_json
 
@@ -30,7 +30,7 @@ def claim(*criteria: Criterion) -> Claim:
     [((2, 3, 4), "held"), ((2, 1, 4), "undecided"), ((0, 1, 1), "not held"), ((9, 10, 11), "not held"), ((0, 10, 4), "undecided")],
 )
 def test_a_verdict_is_of_every_criterion_in_every_seed(to: tuple[int, ...], verdict: str) -> None:
-    found: list[Found] = [{"from": 1, "to": each} for each in to]
+    found: list[Finding] = [{"from": 1, "to": each} for each in to]
     assert claim(RISES, SMALL).verdict(found) == verdict
     assert claim(RISES, SMALL).verdict(found[::-1]) == verdict
 

@@ -15,7 +15,7 @@ import pytest
 from ikusei.guard import outcomes
 from ikusei.guard.outcomes import failure_counts, too_many_failures
 from ikusei.guard.workers import RewardSpec, RewardWorkers
-from ikusei.types import Group, Part, Prompt, Response
+from ikusei.types import Group, Part, Prompt, Response, Score, Status
 
 PROMPT = Prompt("p", (1, 2), "What is 3*4?", {"answer": "12"})
 
@@ -158,7 +158,7 @@ def test_paths_and_factories(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_cannot_be_loaded_is_told_at_the_start_all_at_once(folder: Path) -> None:
     expected = {
-        "exat": "no built-in reward; allowed: exact, math, think_format, length.*did you mean 'exact'",
+        "exat": "no built-in reward; allowed: code, exact, length, math, think_format.*did you mean 'exact'",
         "nowhere.py:f": "no such file: .*nowhere.py",
         f"{folder}/mine.py:shirt": "no 'shirt' in .*mine.py; it has: short, wants_more, .*did you mean 'short'",
         f"{folder}/mine.py": "file.py:function",
@@ -238,6 +238,34 @@ def test_specs_are_checked(wrong: dict[str, Any], told: str) -> None:
 def test_two_rewards_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="'a' twice"):
         RewardWorkers([RewardSpec("a", "exact"), RewardSpec("a", "math")])
+
+
+def judged_by_two(shaky: Sequence[Status]) -> list[Group]:
+    """Groups of one response each: one reward always speaks, the other ends as given."""
+    scores = [Score(None, {"sure": OK, "shaky": Part(None, status, note=f"call {n}")}) for n, status in enumerate(shaky)]
+    return [
+        Group(replace(PROMPT, text=f"question {n}"), (Response((1,), (True,), f"answer {n}", score=each),)) for n, each in enumerate(scores)
+    ]
+
+
+def test_a_reward_fails_by_the_share_of_its_own_calls() -> None:
+    """Three of the five calls of one of two rewards are too many, though three of all ten are not."""
+    told = too_many_failures(judged_by_two(["ok", "timeout", "error", "ok", "crashed"]))
+    assert told is not None and told.startswith("reward 'shaky' failed on 3 of 5 responses (60%; allowed: at most 50%). timeout: call 1. ")
+    assert told.endswith("Prompt 'question 1', response 'answer 1'")
+    assert too_many_failures(judged_by_two(["ok", "timeout", "error", "ok", "ok"])) is None
+    assert too_many_failures(judged_by_two(["ok", "timeout", "error", "not_applicable"])) is None, "half is allowed"
+    assert "1 of 4 responses (25%)." in (too_many_failures(judged_by_two(["ok", "ok", "error", "ok"]), limit=0) or "")
+
+
+def test_a_call_is_stopped_at_its_limit_and_not_long_after(folder: Path) -> None:
+    with RewardWorkers([RewardSpec("sleepy", f"{folder / 'mine.py'}:sleepy", timeout_s=2)], num_workers=1) as workers:
+        assert totals(workers.score([group("0")])[0]) == [1.0]  # it runs
+        start = time.monotonic()
+        (part,) = parts(workers.score([group("30")])[0], "sleepy")
+        took = time.monotonic() - start
+    assert (part.status, part.seconds) == ("timeout", 2.0) and part.note == "sleepy: the call took more than 2 s and was stopped"
+    assert 2 <= took < 3.6
 
 
 def test_submitting_does_not_wait_and_closing_ends_a_call(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from ikusei.backends.local import export
+from ikusei.backends.export import export
 from ikusei.cli.main import main
 from ikusei.models.load import load_reward_model, load_tokenizer
 from ikusei.run.files import read_json

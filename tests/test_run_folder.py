@@ -342,7 +342,7 @@ def test_summary_is_as_promised_and_seconds_add_up_over_parts(run: Run) -> None:
     again.cut_after(0)  # the step is forgotten, the time it took is not
     Run.open(run.path).finish(summary("finished"))
     written = read_json(run.path / "summary.json")
-    assert list(written) == ["status", "steps", "seconds", "eval", "tokens_sampled", "tokens_trained"]
+    assert list(written) == ["format", "status", "steps", "seconds", "eval", "tokens_sampled", "tokens_trained"]
     assert written["eval"] == {"after": {"pass@1": {"value": 0.75, "low": 0.5, "high": 0.875}}}
     assert 100 <= written["seconds"] < 160
 

@@ -27,47 +27,63 @@ SEES = {
     "types": set(),
     "maths": set(),
     "intervals": set(),
+    "registry": set(),
     "forest": {"types"},
     "protocols": {"types", "forest"},
     # what to ask, what is good, how to learn
     "text": {"types"},
-    "algos": {"types", "forest", "maths"},
-    "rewards": {"types", "text"},
-    "tasks": {"types", "text"},
+    "algos": {"types", "forest", "maths", "registry"},
+    "rewards": {"types", "registry", "text"},
+    "tasks": {"types", "registry", "text"},
     # models that learn and write
-    "models": {"types", "forest", "text"},
-    "samplers": {"types", "forest", "protocols", "models", "text"},
-    "backends": {"forest", "protocols", "models", "samplers"},
+    "models": {"types", "registry", "forest", "text"},
+    "samplers": {"types", "forest", "protocols", "text", "models"},
+    "backends": {"forest", "protocols", "run.formats", "models", "samplers"},
     # a run, and what it leaves
-    "guard": {"types", "rewards", "text"},
+    "guard": {"types", "text", "rewards"},
     "run": {"types", "intervals", "text"},
-    "report": {"intervals", "run", "text"},
-    "search": {"types", "protocols", "text", "models", "run", "samplers"},
-    "loops": {"types", "forest", "protocols", "intervals", "text", "guard", "run", "search", "samplers.draw"},
-    "recipe": {"types", "protocols", "algos", "tasks", "rewards", "guard", "run", "models", "backends", "loops"},
+    "figures": {"types", "intervals", "text", "run"},
+    "report": {"intervals", "text", "run", "figures"},
+    "search": {"types", "protocols", "text", "run", "figures", "models", "samplers"},
+    "loops": {"types", "forest", "protocols", "intervals", "text", "guard", "run", "figures", "samplers.draw"},
+    "recipe": {"types", "registry", "protocols", "algos", "tasks", "rewards", "guard", "run", "models", "samplers", "backends", "loops"},
     # before, during and after it
-    "preflight": {"types", "protocols", "intervals", "text", "tasks", "rewards", "guard", "run", "models", "loops", "recipe"},
+    "preflight": {"types", "protocols", "intervals", "text", "tasks", "rewards", "guard", "run", "figures", "models", "loops", "recipe"},
     "pipeline": {
-        "types", "protocols", "intervals", "text", "tasks", "guard", "run", "report", "models", "samplers", "backends", "loops", "recipe",
+        "types", "protocols", "intervals", "text", "tasks", "guard", "run", "figures", "report", "samplers.load", "loops", "recipe",
     },
     "evaluation": {
-        "types", "forest", "protocols", "intervals", "text", "guard", "run", "report", "models", "samplers", "search", "loops", "recipe",
+        "types", "forest", "protocols", "intervals", "text", "guard", "run", "figures", "report", "models", "samplers", "search", "loops",
+        "recipe",
     },
-    "serve": {"types", "text", "run", "report", "samplers", "search"},
+    "serve": {"types", "text", "run", "figures", "report", "samplers", "search"},
     "reproduce": {
-        "types", "maths", "intervals", "forest", "protocols", "algos", "text", "rewards", "tasks", "guard", "run", "report", "models",
-        "samplers", "backends", "search", "loops", "recipe", "pipeline",
+        "types", "maths", "intervals", "registry", "forest", "protocols", "algos", "text", "rewards", "tasks", "guard", "run", "figures",
+        "report", "models", "samplers", "backends", "search", "loops", "recipe", "pipeline",
     },
     # the doors
     "cli": {
-        "types", "intervals", "run", "report", "models", "recipe", "search", "preflight", "pipeline", "evaluation", "serve", "reproduce",
+        "__version__", "types", "intervals", "rewards", "run", "report", "models", "search", "recipe", "preflight", "pipeline",
+        "evaluation", "serve", "reproduce",
     },
     "__init__": {"types", "forest", "algos", "guard", "models", "backends", "pipeline", "search"},
 }  # fmt: skip
 STANDARD = sys.stdlib_module_names
 MAX_LINES = {"src/ikusei/algos": 100, "src/ikusei/rewards": 100, "src/ikusei/search": 100, "tour": 120, "tests": 600}  # anywhere else 300
 MAX_FUNCTION_LINES, MAX_PARAMETERS = 50, 8
-WITHOUT_TORCH = ("types", "intervals", "recipe.schema", "cli.*", "guard.workers", "rewards.*", "tasks.*", "run.*", "report.*")
+WITHOUT_TORCH = (
+    "types",
+    "intervals",
+    "recipe.schema",
+    "cli.*",
+    "guard.workers",
+    "rewards.*",
+    "tasks.*",
+    "search.*",
+    "run.*",
+    "figures.*",
+    "report.*",
+)
 MARKS = {"gpu", "slow", "parametrize", "usefixtures"}  # the last two are pytest's own
 MACHINE_PATH = re.compile(r"(?<![\w.}~])/(home|root|work|tmp)/")
 MAX_HELP_S = 0.5

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from ikusei.intervals import Interval, best_of, mean_interval, pass_at_k, pass_table
+from ikusei.intervals import Interval, best_of, mean_interval, pass_at, pass_at_k
 
 
 @pytest.mark.parametrize(
@@ -118,10 +118,15 @@ def test_plain_t_would_not_cover_near_one() -> None:
     assert covered(solved(0.95, 16), 0.95, plain_t) < 0.7
 
 
-def test_pass_table() -> None:
-    table = pass_table([[True, False, False, False], [True, True, True, True], [False] * 4], ks=(1, 2, 4))
-    assert list(table) == ["pass@1", "pass@2", "pass@4"]
-    assert [interval.value for interval in table.values()] == pytest.approx([1.25 / 3, 1.5 / 3, 2 / 3])
-    assert table["pass@2"] == mean_interval([0.5, 1.0, 0.0])
+def test_pass_at_k_over_prompts() -> None:
+    correct = [[True, False, False, False], [True, True, True, True], [False] * 4]
+    assert [pass_at(k, correct).value for k in (1, 2, 4)] == pytest.approx([1.25 / 3, 1.5 / 3, 2 / 3])
+    assert pass_at(2, correct) == mean_interval([0.5, 1.0, 0.0])
     with pytest.raises(ValueError, match="pass@8 of 1 right among 4 samples"):
-        pass_table([[True, False, False, False]], ks=(1, 8))
+        pass_at(8, correct[:1])
+
+
+def test_how_an_interval_is_written() -> None:
+    assert f"{Interval(0.1234, 0.1, 0.15)}" == "0.123 (0.100 to 0.150)"
+    assert f"{Interval(-1.0, -2.5, 0.25):+.1f} {Interval(0.5, 0.25, 1.0):.0%}" == "-1.0 (-2.5 to +0.2) 50% (25% to 100%)"
+    assert f"{Interval.of({'value': 2.0, 'low': None, 'high': None})}" == "2.000", "of one prompt nothing is known but the value"

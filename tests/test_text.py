@@ -81,6 +81,15 @@ def test_the_template_marks_the_words_of_the_assistant_and_its_end() -> None:
     assert TOKENIZER.decode(marked) == CONVERSATION[1]["content"] + END
 
 
+def test_the_template_in_full() -> None:
+    spoken = [{"role": "system", "content": "Be brief. "}, *SPOKEN, {"role": "user", "content": "2+5="}]
+    system, first = "<|begin|>Be brief. ", "<|user|>1+2=<|end|><|assistant|><think>1+2=3</think>3<|end|>"
+    assert TOKENIZER.apply_chat_template(spoken, tokenize=False) == system + first + "<|user|>2+5=<|end|>"
+    asked = TOKENIZER.apply_chat_template(spoken, tokenize=False, add_generation_prompt=True)
+    assert asked == system + first + "<|user|>2+5=<|end|><|assistant|>"
+    assert TOKENIZER.apply_chat_template(SPOKEN, tokenize=False) == "<|begin|>" + first
+
+
 def test_the_template_refuses_an_unknown_role() -> None:
     with pytest.raises(Exception, match="role wizard; allowed: system, user, assistant"):
         TOKENIZER.apply_chat_template([{"role": "wizard", "content": "x"}], tokenize=False)

@@ -21,6 +21,7 @@ from ikusei.algos.lm import LanguageModelling
 from ikusei.algos.ppo import PPO
 from ikusei.backends.local import LocalPolicy
 from ikusei.forest import plant
+from ikusei.protocols import credited, first_state
 from ikusei.tasks import held_out
 from ikusei.tasks.arithmetic import demonstrate
 from ikusei.tasks.cat_lover import ANIMALS, CATS, speak, verdict
@@ -194,7 +195,7 @@ def test_ppo_has_the_credit_and_the_gradient_of_the_library(model: PreTrainedMod
     groups = [group([row for row, _ in scored[g : g + 4]], tuple(total for _, total in scored[g : g + 4])) for g in (0, 4, 8)]
     groups = [replace(each, responses=tuple(ended(r, r.total != -1.0) for r in each.responses)) for each in groups]
     forest = plant(groups).with_streams({"old_logp_M": flat(old), "ref_logp_M": flat(ref), "old_value_M": flat(guess)})
-    forest = forest.with_streams(algorithm.credit(groups, forest, algorithm.start()))
+    forest = credited(algorithm, groups, forest, first_state(algorithm))
     for name, stream in (("advantage", "advantage_M"), ("target", "return_M")):
         torch.testing.assert_close(rows[name][rows["written"].bool()], forest[stream], rtol=1e-5, atol=1e-5)
     metrics: dict[str, float] = {}

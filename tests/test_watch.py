@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Callable
 
 import pytest
@@ -104,7 +105,23 @@ def test_a_loss_that_rises_is_seen_where_there_is_no_reward() -> None:
     watch, chance = Watch((), WatchSettings()), random.Random(1)
     for t in range(1, 41):
         watch.see(t, {"loss": up(2.0, 0.5, 0, 15)(t) + up(0, 1.5, 20)(t) + 0.03 * chance.gauss(0, 1)})
-    assert [alarm.name for alarm in watch.alarms] == ["loss rises"]
+    (alarm,) = watch.alarms
+    assert alarm.name == "loss rises" and 20 <= alarm.since <= alarm.step <= 40
+    said = re.fullmatch(r"the loss rose from (\S+) to (\S+)", alarm.text)
+    assert said is not None and 0.5 < float(said[1]) < 0.7 and 1.3 * float(said[1]) < float(said[2]) < 1.2
+
+
+@pytest.mark.parametrize("end", [0.5, 2.0, 2.04])
+def test_a_loss_that_falls_or_stays_is_no_alarm(end: float) -> None:
+    watch, chance = Watch((), WatchSettings()), random.Random(1)
+    for t in range(1, 41):
+        watch.see(t, {"loss": up(2.0, end, 5)(t) + 0.03 * chance.gauss(0, 1)})
+    assert watch.alarms == []
+
+
+@pytest.mark.parametrize(("share", "alarms"), [(0.2, []), (0.04, []), (0.02, ["few answers"])])
+def test_few_answers_are_fewer_than_one_in_thirty(share: float, alarms: list[str]) -> None:
+    assert [alarm.name for alarm in watched({"advantage/effective": lambda t: share}).alarms] == alarms
 
 
 def test_every_monitor_is_planted_here() -> None:

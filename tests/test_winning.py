@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ikusei.backends.local import export
+from ikusei.backends.export import export
 from ikusei.cli.main import app
 from ikusei.evaluation.judges import contest, prompt_of, read_judge
 from ikusei.intervals import mean_interval
@@ -16,7 +16,7 @@ from ikusei.loops.evaluate import EvalSettings, rows_of
 from ikusei.models.learned_reward import Judge, LearnedReward
 from ikusei.models.load import load_tokenizer
 from ikusei.run.folder import Run
-from ikusei.run.win_rate import Verdict, of_numbers, of_votes, win_rate
+from ikusei.run.win_rate import PairVerdict, of_numbers, of_votes, win_rate
 from ikusei.text.chat import continuation, render
 from ikusei.types import Example, Group, Prompt, Response
 from laws import worlds
@@ -29,7 +29,7 @@ GOLD = {"1+1=": "2", "2+3=": "5", "4+4=": "8"}
 
 def test_by_hand() -> None:
     """w = (1 + 1/2 + 0 + 0) / 4 = 3/8 on one prompt, 1 on the other: 11/16, and not the 1/2 that the five verdicts average to."""
-    verdicts = [*of_numbers("p", [(3.0, 10), (1.0, 11)], [(1.0, 11), (4.0, 30)]), Verdict("q", 1.0, None, (100, 9))]
+    verdicts = [*of_numbers("p", [(3.0, 10), (1.0, 11)], [(1.0, 11), (4.0, 30)]), PairVerdict("q", 1.0, None, (100, 9))]
     assert [each.won for each in verdicts] == [1, 0, 0.5, 0, 1]
     found = win_rate("a", "b", verdicts, failed=2)
     assert found.rate == mean_interval([3 / 8, 1.0]) and found.rate.value == 11 / 16
@@ -47,15 +47,15 @@ def test_ties_are_as_wide_as_they_are_said_to_be() -> None:
 
 def test_a_liking_for_a_place_cancels_and_is_told() -> None:
     """Shown first, the one wins 4 of 4 on p, shown second 1 of 4: 5/8, with 7/8 to the first. On q it never wins: 0 and 1/2."""
-    p = [Verdict("p", 1.0, True)] * 4 + [Verdict("p", won, False) for won in (1.0, 0.0, 0.0, 0.0)]
-    q = [Verdict("q", 0.0, True), Verdict("q", 0.0, False)]
+    p = [PairVerdict("p", 1.0, True)] * 4 + [PairVerdict("p", won, False) for won in (1.0, 0.0, 0.0, 0.0)]
+    q = [PairVerdict("q", 0.0, True), PairVerdict("q", 0.0, False)]
     found = win_rate("a", "b", [*p, *q])
     assert found.rate.value == (5 / 8 + 0) / 2
     assert found.to_first == mean_interval([7 / 8, 1 / 2])
 
 
-@pytest.mark.parametrize("verdicts", [[], [Verdict("p", 1.0), Verdict("p", 1.5)]])
-def test_what_is_no_verdict_is_refused(verdicts: list[Verdict]) -> None:
+@pytest.mark.parametrize("verdicts", [[], [PairVerdict("p", 1.0), PairVerdict("p", 1.5)]])
+def test_what_is_no_verdict_is_refused(verdicts: list[PairVerdict]) -> None:
     with pytest.raises(ValueError, match=r"runs/a and runs/b: . verdicts.*allowed: one or more, from 0 \(worse\) to 1"):
         win_rate("runs/a", "runs/b", verdicts)
 

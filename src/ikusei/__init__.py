@@ -1,8 +1,8 @@
 """Ikusei (育成): raises a language model from raw text to a model people want to use, on the machine you have.
 
     import ikusei
-    outcome = ikusei.train("recipes/quickstart.yaml", "train.steps=20")
-    found = ikusei.answer(str(outcome.folder), "123+456=", think="vote", n=16)
+    outcome = ikusei.train("quickstart", "train.steps=20")
+    result = ikusei.answer(str(outcome.folder), "123+456=", think="vote", n=16)
 
 The names below are loaded when they are first used, so that `import ikusei` costs nothing.
 """
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ikusei.search.answer import answer
     from ikusei.search.beam import Beam
     from ikusei.search.budget import Budget
-    from ikusei.search.drawn import Drawn, VoteInRounds
+    from ikusei.search.repeated import RepeatedSampling, VoteInRounds
+    from ikusei.search.repeated import RepeatedSampling as Drawn
     from ikusei.search.revision import Revision
     from ikusei.types import Example, Group, Prompt, Response, Sampling, Score
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 # where torch is not loaded yet; whoever sets either variable decides.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+__version__ = "0.2.0"
 
 _HOME = {
     "GRPO": "algos.grpo",
@@ -51,8 +54,8 @@ _HOME = {
     "train": "pipeline.train",
     "Beam": "search.beam",
     "Budget": "search.budget",
-    "Drawn": "search.drawn",
-    "VoteInRounds": "search.drawn",
+    "RepeatedSampling": "search.repeated",
+    "VoteInRounds": "search.repeated",
     "Revision": "search.revision",
     "answer": "search.answer",
     "Example": "types",
@@ -62,15 +65,20 @@ _HOME = {
     "Sampling": "types",
     "Score": "types",
 }
+_FORMER = {"Drawn": "RepeatedSampling"}  # old names, which still work
 
 __all__ = [
     "GRPO", "Beam", "Budget", "Drawn", "Example", "Forest", "Group", "LanguageModelling", "LocalPolicy", "LocalSettings", "Loss", "Outputs",
-    "Prompt", "Response", "Revision", "RewardSpec", "RewardWorkers", "Sampling", "Score", "VoteInRounds", "answer", "load_model",
-    "load_tokenizer", "plant", "resume", "train",
+    "Prompt", "RepeatedSampling", "Response", "Revision", "RewardSpec", "RewardWorkers", "Sampling", "Score", "VoteInRounds", "answer",
+    "load_model", "load_tokenizer", "plant", "resume", "train",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    name = _FORMER.get(name, name)
     if name not in _HOME:
         raise AttributeError(f"module 'ikusei' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"ikusei.{_HOME[name]}"), name)
+    from ikusei.models.loading import loading
+
+    with loading():
+        return getattr(importlib.import_module(f"ikusei.{_HOME[name]}"), name)

@@ -143,16 +143,16 @@ class Forest:
         moved = {name: tensor.to(device) for name, tensor in self._tensors().items()}
         return replace(self, **moved, streams={name: stream.to(device) for name, stream in self.streams.items()})
 
-    def split(self, tokens_per_part: int) -> list[Forest]:
-        """Parts of at most `tokens_per_part` tokens laid out, in order; several trees follow one another in one part.
+    def split(self, tokens_per_microbatch: int) -> list[Forest]:
+        """Parts of at most `tokens_per_microbatch` tokens laid out, in order; several trees follow one another in one part.
 
         A tree over the budget is cut between its leaves (the root is laid out again in each piece) unless it holds pairs, which need each
         other; it, or a single leaf over the budget, is a part of its own.
         """
         parts: list[list[_Piece]] = [[]]
         used = 0
-        for piece in self._pieces(tokens_per_part):
-            if parts[-1] and used + piece.size > tokens_per_part:
+        for piece in self._pieces(tokens_per_microbatch):
+            if parts[-1] and used + piece.size > tokens_per_microbatch:
                 parts.append([])
                 used = 0
             parts[-1].append(piece)

@@ -13,22 +13,32 @@ Left out: the plug-in 1 - (1 - c/n)^k, which is biased, and intervals by resampl
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 PSEUDO_PROMPTS = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure and between what it lies."""
+    """A figure and between what it lies. In text it is `0.123 (0.100 to 0.150)`; f"{interval:+.1f}" and f"{interval:.0%}" do what they do
+    with a number. Of one prompt alone nothing is known but the value."""
 
     value: float
     low: float
     high: float
+
+    def __format__(self, spec: str) -> str:
+        value, low, high = (format(each, spec or ".3f") for each in (self.value, self.low, self.high))
+        return f"{value} ({low} to {high})" if math.isfinite(self.low) and math.isfinite(self.high) else value
+
+    @staticmethod
+    def of(figure: Mapping[str, float | None]) -> Interval:
+        """From JSON, which has null for what was not finite."""
+        value, low, high = (figure[name] for name in ("value", "low", "high"))
+        return Interval(math.nan if value is None else value, -math.inf if low is None else low, math.inf if high is None else high)
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -48,7 +58,7 @@ def doublings(most: int) -> list[int]:
 
 
 def tries(most: int) -> list[int]:
-    """The k at which pass@k is told: 1, 2, 4, ... and `most` itself, which is as many samples as there are."""
+    """The k at which pass@k is measured: 1, 2, 4, ... and `most` itself, which is as many samples as there are."""
     return sorted({*doublings(most), most} - {0})
 
 
@@ -79,19 +89,20 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     spread = np.concatenate([x, PSEUDO_PROMPTS]) if bounded else x
     if spread.size == 1:
         return Interval(float(x[0]), -math.inf, math.inf)
+    from scipy.special import stdtrit  # slow to load, and no interval is wanted before something was measured
+
     half = float(stdtrit(spread.size - 1, (1 + level) / 2)) * float(spread.std(ddof=1)) / math.sqrt(spread.size)
     low, high = float(spread.mean()) - half, float(spread.mean()) + half
     return Interval(float(x.mean()), max(low, 0.0), min(high, 1.0)) if bounded else Interval(float(x.mean()), low, high)
 
 
-def pass_table(correct: Sequence[Sequence[bool]], ks: Sequence[int]) -> dict[str, Interval]:
-    """pass@k with its interval for each k, from which samples of each prompt were right.
+def pass_at(k: int, correct: Sequence[Sequence[bool]]) -> Interval:
+    """pass@k over prompts, from which samples of each were right.
 
     Raises:
-        ValueError: no prompts, or a prompt with fewer samples than the largest k.
+        ValueError: no prompts, or one with fewer than k samples.
     """
-    counts = [(len(samples), sum(samples)) for samples in correct]
-    return {f"pass@{k}": mean_interval([pass_at_k(n, c, k) for n, c in counts]) for k in ks}
+    return mean_interval([pass_at_k(len(samples), sum(samples), k) for samples in correct])
 
 
 def centred(values: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -139,6 +139,43 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoredText:
+    """One text under a model; T tokens. `ended` tells whether the last one is the token that ends it."""
+
+    text: str
+    tokens: tuple[str, ...]  # [T] as the tokenizer names them
+    logprobs: tuple[float, ...]  # [T] nats
+    ended: bool
+
+    @property
+    def logp(self) -> float:
+        """Nats."""
+        return math.fsum(self.logprobs)
+
+    @property
+    def probability(self) -> str:
+        """exp(logp) in digits, also where it is too small for a float."""
+        log10 = self.logp / math.log(10)
+        return f"{math.exp(self.logp):.3g}" if log10 > -300 else f"{10 ** (log10 % 1):.3g}e{math.floor(log10)}"
+
+    @property
+    def per_token(self) -> float:
+        """Nats a token, the one that ends it included."""
+        return self.logp / len(self.logprobs)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """What the text costs, over its UTF-8 bytes: comparable between tokenizers. Infinite for the empty text."""
+        size = len(self.text.encode())
+        return -self.logp / math.log(2) / size if size else math.inf
+
+    @property
+    def spelled(self) -> list[tuple[str, float]]:
+        """Each token with its log p."""
+        return list(zip(self.tokens, self.logprobs, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How to write: the distribution (temperature, then top-k, top-p, min-p) and when to stop.
 

@@ -1,6 +1,8 @@
 """The losses once more, as anybody would write them: transformers' own forward, one response at a time, padded [R, T] tensors and masks,
 pairs and rankings in plain loops.
 
+Everything is computed in float64, so that what is found to differ is the rounding of the library alone, or a mistake.
+
 Nothing here is shared with the library but its records. A new algorithm adds its function to LOSSES.
 """
 
@@ -8,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from ikusei.algos.apo import APO
@@ -81,6 +84,23 @@ class Rows:
     def mean(self, x: Tensor) -> float:
         """Over the scored tokens of these rows, each counted once."""
         return float((x.float() * self.mask).sum().detach() / self.mask.sum())
+
+
+class Float64(TorchFunctionMode):
+    """Within it every number is in float64, those too for which transformers asks for float32 (norms, softmax, rotary angles)."""
+
+    def __enter__(self) -> Float64:
+        torch.set_default_dtype(torch.float64)
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        torch.set_default_dtype(torch.float32)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        wide = lambda each: torch.float64 if each is torch.float32 else each  # noqa: E731
+        func = Tensor.double if func is Tensor.float else func
+        return func(*map(wide, args), **{name: wide(each) for name, each in (kwargs or {}).items()})
 
 
 def plain_rows(model: PreTrainedModel, groups: Sequence[Group], temperature: float) -> list[tuple[Tensor, Tensor]]:
@@ -354,6 +374,13 @@ def ranked_pairs(group: Group) -> list[tuple[int, int]]:
     return [(i, j) for i, j in every if tiers[i] != tiers[j]]
 
 
+def by_worth(groups: Sequence[Group]) -> list[Group]:
+    """Ranked by what each answer earned: in the first tier is what nothing in the group beats."""
+    every = [[total.item() for total in totals] for totals in scores_of(groups)]
+    tiers = [tuple(sum(other > mine for other in set(totals)) for mine in totals) for totals in every]
+    return [replace(group, tiers=each) for group, each in zip(groups, tiers, strict=True)]
+
+
 def online_dpo(algorithm: OnlineDPO, groups: Sequence[Group], rows: Rows) -> tuple[Tensor, Metrics]:
     offline: Whole = LOSSES[DPO]
     loss, metrics = offline(DPO(beta=algorithm.beta), groups, rows)
@@ -522,7 +549,22 @@ def counted(groups: Sequence[Group]) -> Counts:
 def padded_step(
     plain: Plain, algorithm: Any, groups: Sequence[Group], temperature: float, whole: Sequence[Group] | None = None
 ) -> tuple[Metrics, dict[str, Tensor]]:
-    """Metrics, the loss among them, and every gradient. `whole` are all groups of the step, where some of them are not computed."""
+    """In float64: metrics, the loss among them, and every gradient. `whole` are all groups of the step, where some of them are not
+    computed. The models are changed to float64."""
+    for module in (plain.model, plain.reference, plain.before, plain.value, plain.critic_body, plain.value_before):
+        if module is not None:
+            module.double()
+        if isinstance(module, PreTrainedModel):
+            module.set_experts_implementation("eager")  # the others are products that torch has not in float64
+    with Float64():
+        return _padded_step(plain, algorithm, groups, temperature, whole)
+
+
+def _padded_step(
+    plain: Plain, algorithm: Any, groups: Sequence[Group], temperature: float, whole: Sequence[Group] | None
+) -> tuple[Metrics, dict[str, Tensor]]:
+    if isinstance(algorithm, OnlineDPO):
+        groups, whole = by_worth(groups), by_worth(whole or groups)
     totals, trained = counted(whole or groups), dict(plain.model.named_parameters())
     critic = {"head": plain.value, "body": plain.critic_body}
     trained |= {f"critic.{part}.{name}": p for part, module in critic.items() if module for name, p in module.named_parameters()}

@@ -1,4 +1,5 @@
-"""Law 1: loss, every gradient and every metric equal the one-row-per-response padded computation (fp32, 1e-5 relative)."""
+"""Law 1: loss, every gradient and every metric equal the one-row-per-response padded computation in float64, but for the rounding of fp32
+(`worlds.ROUNDING`)."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import torch
 import worlds
 from transformers import PreTrainedModel
 
+from ikusei.algos import ALGORITHMS
 from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import Forest, plant
 from ikusei.models import adapter, logprobs
@@ -80,18 +82,25 @@ def plain_models(name: str, algorithm: Algorithm, mine: LocalPolicy) -> padded.P
 def assert_equals_padded(name: str, algorithm: Algorithm, groups: Sequence[Group], settings: LocalSettings = AS_PROBED) -> None:
     mine = worlds.make_policy(name, settings, needs=algorithm.needs)
     assert mine.causal.layout == (settings.layout or worlds.ARCHITECTURES[name][0])
-    whole = worlds.judged(algorithm, groups)
-    kept = [group for group in whole if algorithm.keep(group)]
-    reference = reference_of(name) if settings.lora is None else mine.reference()
-    metrics = mine.forward_backward(worlds.step_of(algorithm, groups, reference), algorithm.loss)
-    expected, grads = padded.padded_step(plain_models(name, algorithm, mine), algorithm, kept, worlds.TEMPERATURE, whole)
-    worlds.assert_metrics(metrics, expected)
-    worlds.assert_close(worlds.gradients(mine), grads)
+    whole = worlds.rows_for(algorithm, groups)
+    seen = worlds.step_of(algorithm, mine, whole, reference_of(name) if settings.lora is None else mine.reference())
+    kept = [group for group, computed in zip(whole, seen.step.kept, strict=True) if computed]
+    plain, temperature = plain_models(name, algorithm, mine), worlds.temperature_of(algorithm)
+    expected, grads = padded.padded_step(plain, algorithm, kept, temperature, whole)
+    worlds.assert_metrics(seen.metrics, expected)
+    worlds.assert_close(seen.gradients, grads)
 
 
 @pytest.mark.parametrize(("name", "shape"), CASES)
 def test_every_architecture(name: str, shape: str) -> None:
     assert_equals_padded(name, RICH, written_groups(name, worlds.FOREST_SHAPES[shape]))
+
+
+def test_every_registered_algorithm_stands_under_the_laws() -> None:
+    """In both lists: one that was missing could break every law in silence."""
+    registered = set(ALGORITHMS.values())
+    for where, kinds in (("worlds.ALGORITHMS", map(type, worlds.ALGORITHMS.values())), ("padded.LOSSES", padded.LOSSES)):
+        assert {f"{kind.__module__}:{kind.__name__}" for kind in kinds} == registered, f"tests/laws, {where}"
 
 
 @pytest.mark.parametrize("algorithm", worlds.ALGORITHMS)
@@ -173,8 +182,9 @@ def test_a_long_root_is_one_block() -> None:
 def measured(name: str) -> tuple[Forest, dict[str, float]]:
     """What the algorithm called so sees, and its metrics."""
     algorithm = worlds.ALGORITHMS[name]
-    forest = worlds.step_of(algorithm, written_groups("qwen3", worlds.FOREST_SHAPES["mixed"]), reference_of("qwen3"))
-    return forest, worlds.make_policy(needs=algorithm.needs).forward_backward(forest, algorithm.loss)
+    groups = worlds.rows_for(algorithm, written_groups("qwen3", worlds.FOREST_SHAPES["mixed"]))
+    seen = worlds.step_of(algorithm, worlds.make_policy(needs=algorithm.needs), groups, reference_of("qwen3"))
+    return seen.forest, seen.metrics
 
 
 def test_the_world_is_not_symmetric() -> None:

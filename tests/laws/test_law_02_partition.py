@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -14,13 +13,10 @@ import torch
 import worlds
 
 from ikusei.backends.local import LocalPolicy
-from ikusei.forest import Forest, count
+from ikusei.forest import plant
 from ikusei.loops.precompute import along_M
-from ikusei.loops.steps import update
 from ikusei.protocols import Algorithm
 from ikusei.types import Group
-
-EVERYTHING = 1 << 30
 
 
 @pytest.fixture(scope="module")
@@ -42,75 +38,67 @@ def reference() -> LocalPolicy:
     return worlds.make_policy(seed=1)
 
 
-def step(policy: LocalPolicy, algorithm: Algorithm, forest: Forest, budget: int) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-    """The sums over the parts of a step, as `update` makes them, without stepping."""
-    metrics: Counter[str] = Counter()
-    for part in forest.split(budget):
-        metrics.update(policy.forward_backward(part, algorithm.loss))
-    return dict(metrics), worlds.gradients(policy)
+def step(policy: LocalPolicy, algorithm: Algorithm, groups: Sequence[Group], reference: LocalPolicy, budget: int) -> worlds.Seen:
+    """A step of the loop in parts of this size."""
+    return worlds.step_of(algorithm, policy, groups, reference, tokens_per_microbatch=budget)
+
+
+def assert_same(mine: worlds.Seen, theirs: worlds.Seen) -> None:
+    worlds.assert_metrics(mine.metrics, theirs.metrics)
+    worlds.assert_close(mine.gradients, theirs.gradients)
 
 
 @pytest.mark.parametrize("name", worlds.ALGORITHMS)
 @pytest.mark.parametrize("kind", ["as probed", "adapters"])
 def test_any_part_size(kind: str, name: str, groups: Sequence[Group], reference: LocalPolicy) -> None:
     algorithm = worlds.ALGORITHMS[name]
-    policy, forest = policy_for(algorithm.needs, kind), worlds.step_of(algorithm, groups, reference)
-    metrics, grads = step(policy, algorithm, forest, EVERYTHING)
+    policy, rows = policy_for(algorithm.needs, kind), worlds.rows_for(algorithm, groups)
+    whole = step(policy, algorithm, rows, reference, worlds.WHOLE)
     for budget in (1, 9, 40):
-        parts, summed = step(policy, algorithm, forest, budget)
-        worlds.assert_metrics(parts, metrics)
-        worlds.assert_close(summed, grads)
+        parts = step(policy, algorithm, rows, reference, budget)
+        assert len(parts.forests) > 1
+        assert_same(parts, whole)
 
 
 @pytest.mark.parametrize("name", worlds.ALGORITHMS)
 def test_any_order_of_groups(name: str, groups: Sequence[Group], reference: LocalPolicy) -> None:
     """Where each group is compared with the prompt before it, the order is a ring, which may begin anywhere."""
     algorithm = worlds.ALGORITHMS[name]
-    policy, whole = policy_for(algorithm.needs), worlds.judged(algorithm, groups)
-    kept, totals = [group for group in whole if algorithm.keep(group)], count(whole)
-    metrics, grads = step(policy, algorithm, worlds.prepared(algorithm, kept, reference, totals), EVERYTHING)
-    moved = kept[2:] + kept[:2] if "mismatched" in algorithm.needs else random.Random(1).sample(kept, len(kept))
-    assert moved != kept
-    other, summed = step(policy, algorithm, worlds.prepared(algorithm, moved, reference, totals), 23)
-    worlds.assert_metrics(other, metrics)
-    worlds.assert_close(summed, grads)
+    policy, rows = policy_for(algorithm.needs), worlds.rows_for(algorithm, groups)
+    moved = rows[2:] + rows[:2] if "mismatched" in algorithm.needs else random.Random(1).sample(rows, len(rows))
+    assert moved != rows
+    assert_same(step(policy, algorithm, moved, reference, 23), step(policy, algorithm, rows, reference, worlds.WHOLE))
 
 
 @pytest.mark.parametrize("name", ["gemma2 window caps", "lfm2 convolution"])
 def test_other_architectures(name: str, groups: Sequence[Group]) -> None:
-    algorithm, policy = worlds.ALGORITHMS["grpo k2 sequence"], worlds.make_policy(name)
-    forest = worlds.prepared(algorithm, groups, worlds.make_policy(name, seed=1))
-    metrics, grads = step(policy, algorithm, forest, EVERYTHING)
-    parts, summed = step(policy, algorithm, forest, 9)
-    worlds.assert_metrics(parts, metrics)
-    worlds.assert_close(summed, grads)
+    algorithm, policy, reference = worlds.ALGORITHMS["grpo k2 sequence"], worlds.make_policy(name), worlds.make_policy(name, seed=1)
+    assert_same(step(policy, algorithm, groups, reference, 9), step(policy, algorithm, groups, reference, worlds.WHOLE))
 
 
 def test_the_budgets_cut_within_groups(groups: Sequence[Group], reference: LocalPolicy) -> None:
     """What the tests above rely on: a smaller budget makes more parts than there are groups, and leaves of one group part ways."""
-    forest = worlds.prepared(worlds.ALGORITHMS["grpo"], groups, reference)
-    sizes = [len(forest.split(budget)) for budget in (1, 9, 23, 40, EVERYTHING)]
+    policy = policy_for(frozenset())
+    forest = step(policy, worlds.ALGORITHMS["grpo"], groups, reference, worlds.WHOLE).forest
+    sizes = [len(forest.split(budget)) for budget in (1, 9, 23, 40, worlds.WHOLE)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == sum(len(group.responses) for group in groups)
     assert sizes[-1] == 1
     assert len(set(sizes)) >= 4
     for name in ("dpo", "kto"):  # pairs stay together; single responses that were judged do not
         algorithm = worlds.ALGORITHMS[name]
-        forest = worlds.step_of(algorithm, groups, reference)
+        forest = step(policy, algorithm, worlds.rows_for(algorithm, groups), reference, worlds.WHOLE).forest
         assert (len(forest.split(1)) == len(forest.trees)) == (name == "dpo")
 
 
 def test_the_same_update(groups: Sequence[Group]) -> None:
-    """Through the optimiser: the weights after two steps, and what is asked of the reference part by part."""
+    """Through the optimiser: the weights after two updates, and what is asked of the reference part by part."""
     algorithm, reference = worlds.ALGORITHMS["grpo k3"], worlds.make_policy(seed=1)
     ends = []
-    for budget in (7, EVERYTHING):
+    for budget in (7, worlds.WHOLE):
         policy = worlds.make_policy()
-        forest = worlds.prepared(algorithm, groups, reference)
-        asked = along_M(reference, forest, budget)
-        torch.testing.assert_close(asked, forest["ref_logp_M"], rtol=1e-5, atol=1e-5)
-        for _ in range(2):
-            update(policy, [(forest, algorithm.loss)], budget, lr=1e-3)
+        torch.testing.assert_close(along_M(reference, plant(groups), budget), reference.forward(plant(groups)).logp_M, rtol=1e-5, atol=1e-5)
+        worlds.learn(algorithm, policy, [groups], reference, tokens_per_microbatch=budget, updates_per_step=2)
         assert policy.version == 2
         ends.append(worlds.weights(policy))
     worlds.assert_close(ends[0], ends[1])

@@ -4,6 +4,7 @@ after an update and with a shared prompt. In bf16 the gap is measured and report
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ import worlds
 from ikusei.algos.lm import LanguageModelling
 from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import plant
-from ikusei.loops.steps import update
+from ikusei.loops.update import update
 from ikusei.protocols import Sampler
+from ikusei.samplers.kv_cache import GROW, SHARED
 from ikusei.types import Group, Prompt, Sampling
 
 WARM = Sampling(temperature=0.8, max_tokens=30)
@@ -26,9 +28,9 @@ def prompts(count: int = 5) -> list[Prompt]:
     ]
 
 
-def gap(policy: LocalPolicy, sampler: Sampler, sampling: Sampling = WARM) -> torch.Tensor:
+def gap(policy: LocalPolicy, sampler: Sampler, sampling: Sampling = WARM, asked: Sequence[Prompt] = ()) -> torch.Tensor:
     """How far the policy's log-probs lie from those that the sampler gave, for each token."""
-    groups = list(sampler.sample(prompts(), 3, sampling, seed=1))
+    groups = list(sampler.sample(asked or prompts(), 3, sampling, seed=1))
     forest = plant(groups, temperature=sampling.temperature)
     lengths = {len(response.tokens) for group in groups for response in group.responses}
     assert len(lengths) > 1 or lengths == {sampling.max_tokens}
@@ -59,6 +61,36 @@ def test_every_policy(policy: str, name: str) -> None:
     far = gap(trained, trained.snapshot())
     assert far.mean() < 1e-5
     assert far.max() < 1e-3
+
+
+LONG = Sampling(temperature=0.8, max_tokens=GROW + 21)  # some answers end early, so that slots are closed up
+
+
+@pytest.mark.parametrize("name", ["qwen3", "mistral window", "phi"])
+def test_answers_that_outgrow_their_columns(name: str) -> None:
+    """Keys and values are moved while answers are being written: each goes on with its own."""
+    policy = worlds.make_policy(name)
+    written = [len(response.tokens) for group in policy.snapshot().sample(prompts(), 3, LONG, seed=1) for response in group.responses]
+    assert min(written) < GROW < max(written)
+    far = gap(policy, policy.snapshot(), LONG)
+    assert far.mean() < 1e-5
+    assert far.max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["qwen3", "llama"])
+def test_prompts_that_are_looked_at_where_they_are(name: str) -> None:
+    """Long ones are kept once for all of their answers; a short one between them is copied."""
+    policy = LocalPolicy(worlds.make_model(name, more={"max_position_embeddings": 320}), worlds.IDS)
+    step(policy)
+    chance = random.Random(5)
+    sizes = (SHARED, 3, SHARED + 40, SHARED - 1)
+    asked = [Prompt(f"p{n}", tuple(chance.randrange(3, worlds.VOCABULARY) for _ in range(n)), f"p{n}") for n in sizes]
+    for slots in (64, 5):
+        sampler = policy.snapshot()
+        sampler.num_slots = slots
+        far = gap(policy, sampler, LONG, asked)
+        assert far.mean() < 1e-5
+        assert far.max() < 1e-3
 
 
 def test_temperature_counts() -> None:

@@ -9,7 +9,7 @@ import worlds
 from ikusei.algos.lm import LanguageModelling
 from ikusei.backends.local import LocalPolicy
 from ikusei.forest import plant
-from ikusei.loops.steps import update
+from ikusei.loops.update import update
 from ikusei.protocols import Sampler
 from ikusei.types import Group, Prompt, Sampling
 

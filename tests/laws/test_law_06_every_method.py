@@ -6,12 +6,26 @@ from __future__ import annotations
 import json
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import padded
 import pytest
 import tiny_runs
+import torch
+import worlds
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
+from ikusei.algos.kto import KTO
+from ikusei.backends.local import LocalPolicy
+from ikusei.loops.normalise import mean_and_std
+from ikusei.loops.supervised import SupervisedSettings
+from ikusei.models.load import load_reward_model
+from ikusei.pipeline.training_run import reference_groups
+from ikusei.recipe.build import build
+from ikusei.recipe.schema import read_recipe
 from ikusei.run.files import read_json
 
 OWN = {  # what each keeps that others do not, by a part of its name among what is left
@@ -61,6 +75,53 @@ def was_at_work(kind: str, whole: Path, state: dict[str, Any]) -> bool:
     if kind == "ppo":
         return state["algorithm"]["kl_coef"] != 0.05
     return kind != "reward model" or read_json(whole / "final" / "config.json")["reward_bias"] != 0
+
+
+def test_a_reward_model_has_its_scale_at_the_end(world: Path) -> None:
+    """Mean 0 and spread 1 on what the model that it is made from writes: both the weights that are exported and those that go on."""
+    recipe, folder = world / "scaled.yaml", world / "scaled"
+    recipe.write_text(tiny_runs.KINDS["reward model"] + "name: scaled\n")
+    assert tiny_runs.run_here(recipe, folder).exit_code == 0
+    read = read_recipe(folder / "recipe.yaml")
+    assert isinstance(read.train, SupervisedSettings)
+    parts = build(replace(read, model=str(world / "model")))
+    groups = reference_groups(read, parts, read.train.normalise)
+    assert mean_and_std(parts.policy, groups, 1000) != pytest.approx((0.0, 1.0), abs=1e-2)
+    final = LocalPolicy(load_reward_model(str(folder / "final")), parts.policy.tokenizer, needs=frozenset({"reward"}))
+    assert mean_and_std(final, groups, 1000) == pytest.approx((0.0, 1.0), abs=1e-4)
+
+
+def test_a_reference_that_moves_is_saved_as_it_moved(world: Path) -> None:
+    """TR-DPO of two steps, the reference moved after each: what is saved is 0.6 of that step's policy and 0.4 of what it was."""
+    recipe, folder = world / "moved.yaml", world / "moved"
+    recipe.write_text(tiny_runs.KINDS["tr-dpo"])
+    changes = ("train.steps=2", "train.save_every=1", "train.reference.every=1", "train.lr=0.01", "train.lr_shape=constant")
+    assert tiny_runs.run_here(recipe, folder, *changes).exit_code == 0
+    was = load_file(world / "model" / "model.safetensors")
+    for step in (1, 2):
+        policy, now = (load_file(folder / f"checkpoint-{step}" / part / "model.safetensors") for part in ("", "reference"))
+        for name, weight in now.items():
+            torch.testing.assert_close(weight, 0.6 * policy[name] + 0.4 * was[name])
+        assert max(float((now[name] - was[name]).abs().max()) for name in now) > 1e-3
+        was = now
+
+
+def test_kto_compares_with_the_row_before(world: Path) -> None:
+    """What both steps of a run say is what the padded twin computes from their rows, the policy before them and the reference."""
+    recipe, folder = world / "kto once.yaml", world / "kto once"
+    weighed = "algorithm: {name: kto, desirable_weight: 9.0, undesirable_weight: 0.1}"  # so that z is above 0 after a step
+    recipe.write_text(tiny_runs.KINDS["kto"].replace("algorithm: kto", weighed))
+    changes = ("train.steps=2", "train.save_every=1", "train.lr=0.01", "train.lr_shape=constant", "train.reference.every=0")
+    assert tiny_runs.run_here(recipe, folder, *changes).exit_code == 0
+    rows, metrics = build(read_recipe(folder / "recipe.yaml")).rows, tiny_runs.metrics(folder)
+    algorithm = KTO(desirable_weight=9.0, undesirable_weight=0.1)
+    reference, *policies = (AutoModelForCausalLM.from_pretrained(world / each) for each in ("model", "model", "kto once/checkpoint-1"))
+    for step, policy in enumerate(policies):
+        taken = rows.examples(step, 4)
+        groups = worlds.with_logprobs(taken, [[0.0] * len(r.tokens) for group in taken for r in group.responses], noise=0.0)
+        expected, _ = padded.padded_step(padded.Plain(policy, reference, policy), algorithm, groups, 1.0)
+        worlds.assert_metrics({name: metrics[step][name] for name in expected}, expected, relative=1e-4)
+    assert metrics[0]["kl"] < 1e-4 < 1e-2 < metrics[1]["kl"]
 
 
 def test_a_road_killed_in_a_stage(world: Path) -> None:

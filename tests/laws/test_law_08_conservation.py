@@ -36,16 +36,26 @@ def steps(run: Path) -> list[tuple[Row, list[Row]]]:
 
 def test_as_many_as_were_asked_for(steps: list[tuple[Row, list[Row]]], run: Path) -> None:
     assert len(steps) == STEPS
+    rounds = 0 if "refill_rounds: 0" in (run / "recipe.yaml").read_text() else 2
+    assert any(len(rows) > PROMPTS * ANSWERS for _, rows in steps) == (rounds > 0), "nothing was refilled, so nothing is seen of it"
     for metrics, rows in steps:
         asked, beyond = divmod(len(rows), ANSWERS)
         assert beyond == 0
-        assert asked == PROMPTS if "refill_rounds: 0" in (run / "recipe.yaml").read_text() else asked >= PROMPTS
         groups = [rows[i : i + ANSWERS] for i in range(0, len(rows), ANSWERS)]
+        assert asked == expected(groups, rounds)
         assert all(len({row["prompt_id"] for row in group}) == 1 for group in groups)
         assert len({row["seed"] for row in rows}) == len(rows)
         kept = [group[0]["kept"] for group in groups]
         assert metrics["groups/kept"] == pytest.approx(sum(kept) / len(groups))
         assert all(row["kept"] == group[0]["kept"] for group in groups for row in group)
+
+
+def expected(groups: list[list[Row]], rounds: int) -> int:
+    """How many groups these should be: after each round as many more as still teach too little."""
+    asked = PROMPTS
+    for _ in range(rounds):
+        asked += PROMPTS - sum(group[0]["kept"] for group in groups[:asked])
+    return asked
 
 
 def test_each_reward_ends_in_one_state(steps: list[tuple[Row, list[Row]]]) -> None:

@@ -68,6 +68,7 @@ FATES = {  # what the response makes the reward do: the status, and what the not
     "quit": ("error", "SystemExit: enough (trouble.py:10)"),
     "hang": ("timeout", "more than 1 s"),
     "spin": ("timeout", "more than 1 s"),
+    "sleep 1.6": ("timeout", "more than 1 s"),  # it would have answered soon after its limit
     "leave 0": ("crashed", "exit code 0"),
     "leave 3": ("crashed", "exit code 3"),
     "segfault": ("crashed", "SIGSEGV"),

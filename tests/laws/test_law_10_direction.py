@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -18,17 +19,18 @@ from ikusei.algos.rloo import RLOO
 from ikusei.backends.local import LocalPolicy
 from ikusei.forest import plant
 from ikusei.guard.workers import RewardSpec, RewardWorkers
-from ikusei.loops.steps import update
+from ikusei.loops.online import Online, OnlineSettings
+from ikusei.loops.precompute import Before
+from ikusei.loops.steps import StopAsked
 from ikusei.maths import KL, kl_estimate
-from ikusei.protocols import Algorithm
+from ikusei.protocols import Algorithm, first_state
 from ikusei.tasks.arithmetic import Arithmetic
 from ikusei.tasks.cat_lover import CatLover, cat_of, speak
 from ikusei.tasks.gym import Gym
-from ikusei.types import Example, Group, Prompt, Response, Sampling, Score, Term
+from ikusei.types import Example, Group, Part, Prompt, Response, Sampling, Score, Term
 
-ONLINE = {name: algorithm for name, algorithm in worlds.ALGORITHMS.items() if "old" in algorithm.needs}
+ONLINE = {name: algorithm for name, algorithm in worlds.ALGORITHMS.items() if not worlds.supervised(algorithm)}
 JUDGED = {name: a for name, a in worlds.ALGORITHMS.items() if name not in ONLINE and not isinstance(a, LanguageModelling)}
-WHOLE = 1 << 20
 
 
 def two_answers(policy: LocalPolicy, better: int) -> Group:
@@ -59,12 +61,20 @@ def test_one_step_raises_the_better_answer(kind: str, name: str, better: int) ->
         algorithm = replace(algorithm, missing_eos_score=None)  # the longer answer may have been cut
     policy = fresh(algorithm, kind)
     group = two_answers(policy, better)
-    forest = worlds.prepared(algorithm, [group], policy.reference(), temperature=1.0, before=policy)
-    before = forest.sum_R(policy.forward(forest).logp_M)
-    update(policy, [(forest, algorithm.loss)], WHOLE, lr=1e-4 if kind == "as probed" else 1e-3)  # few weights move
-    gain = forest.sum_R(policy.forward(forest).logp_M) - before
+    before = said_of(policy, [group])
+    lr = 1e-4 if kind == "as probed" else 1e-3  # of adapters, few weights move
+    (step,) = worlds.learn(algorithm, policy, [[group]], policy.reference(), temperature=1.0, lr=lr)
+    assert step.metrics["sampling/logp_gap"] < 1e-4
+    (gain,) = said_of(policy, [group]) - before
     assert gain[better] > 1e-3
     assert gain[1 - better] < -1e-3
+
+
+def said_of(policy: LocalPolicy, groups: list[Group]) -> Tensor:
+    """[G, 2] the log-prob of each answer, or its reward."""
+    forest = plant(groups)
+    out = policy.forward(forest)
+    return (forest.sum_R(out.logp_M) if out.reward_R is None else out.reward_R).view(-1, 2)
 
 
 @pytest.mark.parametrize("better", [0, 1])
@@ -76,15 +86,9 @@ def test_one_step_raises_the_preferred_answer_over_the_other(kind: str, name: st
     group = replace(two_answers(writer, better), tiers=(better, 1 - better))
     groups = [group, replace(group, prompt=Prompt("other", (8, 9, 7, 4), "other"))]
     policy = worlds.make_policy(settings=FOREST[kind], needs=algorithm.needs)
-    forest = worlds.prepared(algorithm, groups, writer, temperature=1.0, before=writer)
-
-    def said() -> Tensor:
-        out = policy.forward(forest)
-        return forest.sum_R(out.logp_M) if out.reward_R is None else out.reward_R
-
-    before = said()
-    update(policy, [(forest, algorithm.loss)], WHOLE, lr=1e-4)
-    gain = (said() - before).view(2, 2)
+    before = said_of(policy, groups)
+    worlds.learn(algorithm, policy, [groups], writer, before=writer, lr=1e-4)
+    gain = said_of(policy, groups) - before
     assert (gain[:, better] - gain[:, 1 - better] > 1e-3).all()
 
 
@@ -95,19 +99,21 @@ def kl_after(algorithm: Algorithm, steps: int = 12) -> float:
     policy = fresh(algorithm)
     reference = policy.reference()
     prompts = [Prompt(f"p{i}", (4 + i, 9, 3 + 2 * i), "p") for i in range(4)]
-    sampling = Sampling(max_tokens=6)
-    for step in range(steps):
-        groups = [liked(group) for group in policy.snapshot().sample(prompts, 8, sampling, seed=step)]
-        forest = worlds.prepared(algorithm, groups, reference, temperature=1.0, before=policy)
-        update(policy, [(forest, algorithm.loss)], WHOLE, lr=3e-3)
+    sampling, given = Sampling(max_tokens=6), worlds.Given([[Group(prompt, ()) for prompt in prompts]] * steps)
+    settings = OnlineSettings(steps=steps, prompts_per_step=4, num_responses=8, lr=3e-3)
+    known = Before(algorithm.needs, policy, reference, worlds.WHOLE)
+    rows: Any = given
+    with RewardWorkers([RewardSpec("even", "exact")], judges={"even": evens}) as workers:
+        online = Online(policy, rows, workers, algorithm, sampling, settings, 0, known)
+        assert len(list(online.steps(0, first_state(algorithm), StopAsked()))) == policy.version == steps
     forest = plant(list(policy.snapshot().sample(prompts, 32, sampling, seed=99)))
     return float(kl_estimate(policy.forward(forest).logp_M, reference.forward(forest).logp_M, "k3").mean())
 
 
-def liked(group: Group) -> Group:
-    """Rewards even tokens."""
+def evens(groups: Sequence[Group]) -> list[list[dict[str, Part]]]:
+    """A reward for even tokens: their share."""
     share = lambda response: sum(token % 2 == 0 for token in response.tokens) / len(response.tokens)  # noqa: E731
-    return replace(group, responses=tuple(replace(response, score=Score(share(response))) for response in group.responses))
+    return [[{"even": Part(share(response), "ok")} for response in group.responses] for group in groups]
 
 
 @lru_cache

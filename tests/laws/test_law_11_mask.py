@@ -13,7 +13,7 @@ import worlds
 from ikusei.algos.ppo import PPO
 from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import plant
-from ikusei.loops.steps import update
+from ikusei.loops.update import update
 from ikusei.models.body import Body
 from ikusei.protocols import Algorithm
 from ikusei.text.chat import continuation, render
@@ -33,7 +33,7 @@ def rows_with_gradient(policy: LocalPolicy, algorithm: Algorithm, groups: Sequen
     """The norm of the loss's gradient at the body's output, for each row that was laid out; the body gives all of them here, and what it
     is asked for is picked from them."""
     outputs: list[torch.Tensor] = []
-    forest = worlds.step_of(algorithm, groups, REFERENCE)
+    forest = worlds.step_of(algorithm, policy, worlds.rows_for(algorithm, groups), REFERENCE).forest
 
     def watched(run: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def runs(body: Body, tokens: torch.Tensor, *given: Any) -> torch.Tensor:
@@ -61,7 +61,7 @@ def laid_out(groups: Sequence[Group]) -> list[bool]:
 
 
 def computed(algorithm: Algorithm, groups: Sequence[Group]) -> list[Group]:
-    return [group for group in worlds.judged(algorithm, groups) if algorithm.keep(group)]
+    return [group for group in worlds.rows_for(algorithm, groups) if algorithm.keep(group)]
 
 
 @pytest.mark.parametrize("name", ["language modelling", "grpo k2 sequence", "dpo nll, length", "orpo", "kto", "online dpo", "ppo"])
@@ -164,6 +164,6 @@ def test_a_response_without_scored_tokens_costs_nothing(name: str, groups: list[
     first, algorithm = groups[0].responses[0], worlds.ALGORITHMS[name]
     mixed = [replace(groups[0], responses=(replace(first, mask=(False,) * len(first.tokens)), *groups[0].responses[1:])), *groups[1:]]
     policy = worlds.make_policy(settings=FOREST, needs=algorithm.needs)
-    metrics = policy.forward_backward(worlds.step_of(algorithm, mixed, REFERENCE), algorithm.loss)
-    assert all(torch.isfinite(torch.tensor(list(metrics.values()))))
-    assert all(torch.isfinite(grad).all() for grad in worlds.gradients(policy).values())
+    seen = worlds.step_of(algorithm, policy, worlds.rows_for(algorithm, mixed), REFERENCE)
+    assert all(torch.isfinite(torch.tensor(list(seen.metrics.values()))))
+    assert all(torch.isfinite(grad).all() for grad in seen.gradients.values())

@@ -15,17 +15,18 @@ from typing import Any
 import pytest
 import tiny_runs
 import torch
-from transformers import AutoConfig, Qwen2Tokenizer
+import worlds
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Tokenizer
 
-from ikusei.backends.local import LocalPolicy
+from ikusei.backends.local import LocalPolicy, export
 from ikusei.forest import plant
 from ikusei.models.adapter import adapters
 from ikusei.models.make import MakeModel, make_model, make_tokenizer
 from ikusei.recipe.build import build
 from ikusei.recipe.schema import read_recipe
-from ikusei.text.chat import render
+from ikusei.text.chat import ends_of, render
 from ikusei.text.train import train_tokenizer
-from ikusei.types import Example, Group, Prompt, Response
+from ikusei.types import Example, Group, Prompt, Response, Sampling
 
 SMALL = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
@@ -119,3 +120,17 @@ def test_a_new_process_says_the_same(kind: str, family: str, exports: dict[tuple
 def logps(policy: LocalPolicy, ids: list[int]) -> torch.Tensor:
     answer = Response(tuple(ids[1:]), (True,) * (len(ids) - 1), "")
     return policy.forward(plant([Group(Prompt("", (ids[0],), ""), (answer,))])).logp_M
+
+
+def test_every_end_token_ends_and_is_exported(tmp_path: Path) -> None:
+    """A model whose configuration ends texts with tokens that its chat template does not know: those and the template's."""
+    policy = worlds.make_talker()
+    ends, of_model = ends_of(policy.tokenizer), (37, 41)
+    assert not ends & {*of_model}
+    policy.causal.model.generation_config.eos_token_id = list(of_model)
+    (group,) = policy.snapshot().sample([render(policy.tokenizer, Example("1+1="))], 120, Sampling(max_tokens=60, temperature=2.0), seed=0)
+    last = {response.tokens[-1] for response in group.responses if response.stop == "eos"}
+    assert last == {*ends, *of_model}
+    assert not any(token in last for response in group.responses for token in response.tokens[:-1])
+    export(policy.causal.model, policy.tokenizer, tmp_path)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).generation_config.eos_token_id == sorted(last)

@@ -21,16 +21,15 @@ from ikusei.algos.online_dpo import OnlineDPO
 from ikusei.algos.ppo import PPO
 from ikusei.algos.reinforce import Reinforce
 from ikusei.algos.rloo import RLOO
-from ikusei.backends.local import LocalPolicy, LocalReference, LocalSettings
-from ikusei.forest import Forest, Loss, Outputs, count, plant
+from ikusei.backends.local import LocalSettings
+from ikusei.forest import Forest, Loss, Outputs, plant
 from ikusei.guard.workers import RewardSpec, RewardWorkers
 from ikusei.loops.data import Rows
 from ikusei.loops.online import Online, OnlineSettings
 from ikusei.loops.precompute import Before
 from ikusei.loops.steps import StopAsked
-from ikusei.protocols import Algorithm
+from ikusei.protocols import Algorithm, Crediting, first_state, next_state
 from ikusei.tasks.arithmetic import Arithmetic
-from ikusei.text.tokenizer import make_character_tokenizer
 from ikusei.types import Group, Sampling, Score
 
 GRPOS = {name: algorithm for name, algorithm in worlds.ALGORITHMS.items() if isinstance(algorithm, (GRPO, GSPO, CISPO, RLOO))}
@@ -54,19 +53,19 @@ class Unskipped:
         return self.algorithm.needs
 
     def start(self) -> Mapping[str, Any]:
-        return self.algorithm.start()
+        return first_state(self.algorithm)
 
     def keep(self, group: Group) -> bool:
         return True
 
     def credit(self, groups: Sequence[Group], forest: Forest, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        return self.algorithm.credit(groups, forest, state)
+        return self.algorithm.credit(groups, forest, state) if isinstance(self.algorithm, Crediting) else {}
 
     def loss(self, out: Outputs, forest: Forest) -> Loss:
         return self.algorithm.loss(out, forest)
 
     def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
-        return self.algorithm.advance(state, dict(metrics))
+        return next_state(self.algorithm, state, dict(metrics))
 
 
 def all_equal(group: Group, total: float) -> Group:
@@ -79,40 +78,15 @@ def some_teach_nothing(seed: int = 0) -> list[Group]:
     return [all_equal(groups[0], 0.0), groups[1], all_equal(groups[2], 1.0), groups[3], all_equal(groups[4], 0.1 + 0.2), groups[5]]
 
 
-def loop(policy: LocalPolicy, algorithm: Algorithm, **settings: Any) -> Online:
-    """An online loop of which only the learning is used."""
-    task: Any = Arithmetic(digits=1)
-    rows = Rows(task, make_character_tokenizer(), 0)
-    workers = RewardWorkers([RewardSpec("exact", "exact")])  # not started
-    chosen = OnlineSettings(**{"lr": 1e-2, **settings})
-    return Online(policy, rows, workers, algorithm, Sampling(temperature=worlds.TEMPERATURE), chosen, 0, before(policy, algorithm))
-
-
-def before(policy: LocalPolicy, algorithm: Algorithm) -> Before:
-    reference = LocalReference(worlds.make_policy(seed=1).frozen_copy()) if "reference" in algorithm.needs else None
-    return Before(algorithm.needs, policy, reference, 1 << 20)
-
-
-def learn(online: Online, number: int, groups: Sequence[Group]) -> dict[str, float]:
-    kept = [group for group in groups if online.algorithm.keep(group)]
-    metrics, _ = online.learn(number, kept, count(groups), online.algorithm.start())
-    return metrics
-
-
 @pytest.mark.parametrize("name", GRPOS)
 @pytest.mark.parametrize("kind", ["qwen3", "qwen3 with adapters"])
 def test_loss_and_gradients(kind: str, name: str) -> None:
     algorithm, groups = GRPOS[name], some_teach_nothing()
-    kept = [group for group in groups if algorithm.keep(group)]
-    assert len(kept) == (6 if name in MORE else 3)
-    found = []
-    for chosen in (kept, groups):
-        policy = worlds.make_policy(kind)
-        forest = worlds.prepared(algorithm, chosen, worlds.make_policy(seed=1), count(groups))
-        found.append((policy.forward_backward(forest, algorithm.loss)["loss"], worlds.gradients(policy)))
-    (loss, grads), (whole_loss, whole_grads) = found
-    assert loss == pytest.approx(whole_loss, rel=1e-5)
-    worlds.assert_close(grads, whole_grads)
+    reference = worlds.make_policy(seed=1)
+    some, every = (worlds.step_of(each, worlds.make_policy(kind), groups, reference) for each in (algorithm, Unskipped(algorithm)))
+    assert [sum(seen.step.kept) for seen in (some, every)] == [6 if name in MORE else 3, 6]
+    assert some.metrics["loss"] == pytest.approx(every.metrics["loss"], rel=worlds.ROUNDING)
+    worlds.assert_close(some.gradients, every.gradients)
 
 
 def test_a_kl_term_keeps_every_group() -> None:
@@ -129,28 +103,22 @@ def test_groups_without_a_pair(kind: str, name: str) -> None:
     algorithm = PREFERENCES[name]
     groups = worlds.ranked(worlds.make_groups(worlds.Shape(8, (1, 9), (2, 4), (1, 8)), seed=4))
     groups[4] = replace(groups[4], tiers=(1,) * len(groups[4].responses))
-    kept = [group for group in groups if algorithm.keep(group)]
-    assert len(kept) == (6 if "ties" in name else 5)
     reference, found = worlds.make_policy(seed=1), []
-    for chosen in (kept, groups):
+    for each in (algorithm, Unskipped(algorithm)):
         policy = worlds.make_policy(settings=replace(worlds.POLICIES[kind], layout="forest"), needs=algorithm.needs)
-        forest = worlds.prepared(algorithm, chosen, reference, count(groups))
-        found.append((policy.forward_backward(forest, algorithm.loss), worlds.gradients(policy)))
-    (metrics, grads), (whole_metrics, whole_grads) = found
-    for each in (metrics, whole_metrics):
-        each.pop("mean_reward", None)  # of what was computed
+        seen = worlds.step_of(each, policy, groups, reference)
+        found.append((seen, {name: value for name, value in seen.metrics.items() if name != "mean_reward"}))  # of what was computed
+    (some, metrics), (every, whole_metrics) = found
+    assert [sum(seen.step.kept) for seen in (some, every)] == [6 if "ties" in name else 5, 8]
     worlds.assert_metrics(metrics, whole_metrics)
-    worlds.assert_close(grads, whole_grads)
+    worlds.assert_close(some.gradients, every.gradients)
 
 
 def test_the_denominators_matter() -> None:
     """What the law rests on: with totals of the kept groups alone, the gradient would be another."""
     algorithm, groups = GRPOS["grpo"], some_teach_nothing()
     kept = [group for group in groups if algorithm.keep(group)]
-    losses = [
-        worlds.make_policy().forward_backward(worlds.prepared(algorithm, kept, worlds.make_policy(seed=1), totals), algorithm.loss)["loss"]
-        for totals in (count(groups), count(kept))
-    ]
+    losses = [worlds.step_of(algorithm, worlds.make_policy(), given).metrics["loss"] for given in (groups, kept)]
     assert abs(losses[0] - losses[1]) > 0.05 * abs(losses[0])
 
 
@@ -160,9 +128,9 @@ def test_the_weights_after_several_steps(name: str) -> None:
     ends, losses = [], []
     for algorithm in (GRPOS[name], Unskipped(GRPOS[name])):
         policy = worlds.make_policy(settings=DECAY)
-        online = loop(policy, algorithm)
         nothing = [all_equal(group, 1.0) for group in some_teach_nothing(7)]
-        losses.append([learn(online, i, groups).get("loss", 0.0) for i, groups in enumerate([some_teach_nothing(), nothing])])
+        steps = worlds.learn(algorithm, policy, [some_teach_nothing(), nothing], lr=1e-2)
+        losses.append([step.metrics.get("loss", 0.0) for step in steps])
         assert policy.version == 2
         ends.append(worlds.weights(policy))
     assert losses[0] == pytest.approx(losses[1], rel=1e-4, abs=1e-6)
@@ -177,9 +145,10 @@ def test_all_skipped_is_still_an_update() -> None:
     before = worlds.weights(policy)
     calls = []
     policy.causal.model.get_input_embeddings().register_forward_hook(lambda *seen: calls.append(seen))
-    metrics = learn(loop(policy, GRPOS["grpo"], updates_per_step=2), 0, nothing)
+    (step,) = worlds.learn(GRPOS["grpo"], policy, [nothing], updates_per_step=2)
     assert policy.version == 2
-    assert metrics["grad_norm"] == 0
+    assert step.metrics["grad_norm"] == 0
+    assert not any(step.kept) and not step.advantages
     assert not calls, "nothing to learn, and yet a forward"
     assert all(torch.equal(before[name], after) for name, after in worlds.weights(policy).items())
 
@@ -190,7 +159,7 @@ def test_skipped_groups_are_not_computed() -> None:
     policy = worlds.make_policy()
     embeddings = policy.causal.model.get_input_embeddings()
     embeddings.register_forward_hook(lambda module, args, out: rows.append(args[0].numel()))
-    learn(loop(policy, GRPOS["grpo"]), 0, groups)
+    worlds.learn(GRPOS["grpo"], policy, [groups])
     assert sum(rows) == plant([groups[i] for i in (1, 3, 5)]).tokens_N.numel()
 
 
@@ -205,7 +174,8 @@ def test_the_whole_loop(tmp_path: Path) -> None:
         with RewardWorkers([RewardSpec("early", f"{tmp_path}/marks.py:early")]) as workers:
             sampling = Sampling(temperature=0.9, max_tokens=6)
             rows = Rows(task, policy.tokenizer, 0)
-            online = Online(policy, rows, workers, algorithm, sampling, settings, 0, before(policy, algorithm))
+            known = Before(algorithm.needs, policy, None, worlds.WHOLE)
+            online = Online(policy, rows, workers, algorithm, sampling, settings, 0, known)
             steps = list(online.steps(0, {}, StopAsked()))
         losses.append([step.metrics["loss"] for step in steps])
         kept.append([sum(step.kept) for step in steps])

@@ -25,7 +25,7 @@ import worlds
 from rich.console import Console
 from safetensors.torch import load_file
 
-from ikusei.backends.local import export
+from ikusei.backends.export import export
 from ikusei.models.load import load_reward_model
 from ikusei.pipeline.outcome import Outcome
 from ikusei.pipeline.train import resume, train

@@ -27,16 +27,10 @@ class BradleyTerry:
     """
 
     supervised: ClassVar[bool] = True
+    needs = frozenset({"reward"})
 
     center_coef: float = 0.0
     ties: Literal["drop", "half"] = "drop"
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"reward"})
-
-    def start(self) -> Mapping[str, Any]:
-        return {}
 
     def keep(self, group: Group) -> bool:
         return self._num_pairs(group) > 0
@@ -64,9 +58,6 @@ class BradleyTerry:
         metrics = {"accuracy": (ahead_P > 0).sum() / num_pairs, "margin": ahead_P.sum() / num_pairs}
         return Loss(value, {**metrics, "mean_reward": reward_R.detach().sum() / forest.totals.responses})
 
-    def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
-        return state
-
     def _num_pairs(self, group: Group) -> int:
         every = len(group.responses) * (len(group.responses) - 1) // 2
         return every if self.ties == "half" and group.tiers is not None else len(group.pairs)
@@ -77,7 +68,9 @@ class BradleyTerry:
             return forest.better_P[:0], forest.worse_P[:0]
         siblings = forest.group_R[:, None] == forest.group_R
         if (siblings.sum(1) != forest["size_R"]).any():  # only a group without pairs is ever cut
-            raise ValueError("a group of ties is larger than one part of the step; allowed: groups that fit; raise train.tokens_per_part")
+            raise ValueError(
+                "a group of ties is larger than one part of the step; allowed: groups that fit; raise train.tokens_per_microbatch"
+            )
         tied = siblings & (forest["tier_R"][:, None] == forest["tier_R"])
         first, second = tied.triu(1).nonzero(as_tuple=True)
         return first, second

@@ -25,19 +25,14 @@ class CISPO:
     Left out: a KL term.
     """
 
+    needs = frozenset({"old"})
+
     ratio_low: float = 0.0
     ratio_high: float = 5.0
     scale_rewards: Scale = "group"
 
     def __post_init__(self) -> None:
         demand(self, 0 <= self.ratio_low <= 1 <= self.ratio_high, "0 <= ratio_low <= 1 <= ratio_high")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"old"})
-
-    def start(self) -> Mapping[str, Any]:
-        return {}
 
     def keep(self, group: Group) -> bool:
         return len(group.responses) > 1 and (self.scale_rewards == "batch" or len(set(group.totals)) > 1)
@@ -53,6 +48,3 @@ class CISPO:
         described = {"entropy": out.entropy_M, "ratio": ratio_M, "clip_ratio/region_mean": ratio_M != held_M}
         metrics = {name: x_M.detach().float().sum() / forest.totals.laid_tokens for name, x_M in described.items()}
         return Loss(loss_M.sum() / forest.totals.tokens, metrics)
-
-    def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
-        return state

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor
-
+from ikusei.algos.pairs import mean_over_pairs
 from ikusei.forest import Forest, Loss, Outputs
-from ikusei.maths import preference_loss, preference_metrics
+from ikusei.maths import preference_loss
 from ikusei.types import Group
 
 
@@ -31,6 +29,7 @@ class DPO:
     """
 
     supervised: ClassVar[bool] = True
+    needs = frozenset({"reference"})
 
     beta: float = 0.1
     label_smoothing: float = 0.0
@@ -38,18 +37,8 @@ class DPO:
     nll_coef: float = 0.0
     length_coef: float = 0.0
 
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"reference"})
-
-    def start(self) -> Mapping[str, Any]:
-        return {}
-
     def keep(self, group: Group) -> bool:
         return bool(group.pairs)
-
-    def credit(self, groups: Sequence[Group], forest: Forest, state: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {}
 
     def loss(self, out: Outputs, forest: Forest) -> Loss:
         better_P, worse_P, length_R = forest.better_P, forest.worse_P, forest.length_R.clamp(min=1)
@@ -57,8 +46,4 @@ class DPO:
         reward_R = self.beta * (ahead_R / length_R if self.per_token else ahead_R)
         margin_P = reward_R[better_P] - reward_R[worse_P] + self.length_coef * (length_R[better_P] - length_R[worse_P])
         loss_P = preference_loss(margin_P, self.label_smoothing) - self.nll_coef * (logp_R / length_R)[better_P]
-        value = (loss_P * forest.weight_P).sum() / forest.totals.pairs
-        return Loss(value, preference_metrics(reward_R, logp_R, better_P, worse_P, forest.totals.pairs))
-
-    def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
-        return state
+        return mean_over_pairs(loss_P, reward_R, out, forest)

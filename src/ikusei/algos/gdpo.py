@@ -27,18 +27,13 @@ class GDPO:
     of the recipe's rewards; a gate multiplies each of them first. A reward that does not apply to a response gives it nothing.
     """
 
+    needs = frozenset({"old"})
+
     clip_low: float = 0.2
     clip_high: float = 0.2
 
     def __post_init__(self) -> None:
         demand(self, min(self.clip_low, self.clip_high) >= 0, "clips 0 or more")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"old"})
-
-    def start(self) -> Mapping[str, Any]:
-        return {}
 
     def keep(self, group: Group) -> bool:
         return len(group.responses) > 1  # all of them are in the step's mean and spread
@@ -49,9 +44,6 @@ class GDPO:
 
     def loss(self, out: Outputs, forest: Forest) -> Loss:
         return GRPO(self.clip_low, self.clip_high).loss(out, forest)
-
-    def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
-        return state
 
 
 def _sums(group: Group) -> list[float]:

@@ -86,3 +86,10 @@ class GRPO:
             return state
         below = metrics["entropy"] < self.target_entropy
         return {"entropy_coef": max(0.0, state["entropy_coef"] + (self.entropy_step if below else -self.entropy_step)), "below": below}
+
+
+VALUES = {
+    "dr_grpo": GRPO(scale_rewards="none", aggregate="token"),
+    "dapo": GRPO(scale_rewards="group", aggregate="token", clip_high=0.28),
+    "lite_ppo": GRPO(scale_rewards="batch", aggregate="token"),
+}

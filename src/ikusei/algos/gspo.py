@@ -26,19 +26,14 @@ class GSPO:
     Left out: GSPO-token, and a KL term.
     """
 
+    needs = frozenset({"old"})
+
     clip_low: float = 3e-4
     clip_high: float = 4e-4
     scale_rewards: Scale = "group"
 
     def __post_init__(self) -> None:
         demand(self, min(self.clip_low, self.clip_high) >= 0, "clips 0 or more")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"old"})
-
-    def start(self) -> Mapping[str, Any]:
-        return {}
 
     def keep(self, group: Group) -> bool:
         return len(group.responses) > 1 and (self.scale_rewards == "batch" or len(set(group.totals)) > 1)
@@ -54,6 +49,3 @@ class GSPO:
         described_M = {"entropy": out.entropy_M} | {name: x_R[forest.response_M] for name, x_R in described.items()}
         metrics = {name: x_M.detach().float().sum() / forest.totals.laid_tokens for name, x_M in described_M.items()}
         return Loss(loss_R.sum() / forest.totals.responses, metrics)
-
-    def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
-        return state

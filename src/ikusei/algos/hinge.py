@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor
-
+from ikusei.algos.pairs import mean_over_pairs
 from ikusei.forest import Forest, Loss, Outputs
-from ikusei.maths import preference_metrics
 from ikusei.types import Group
 
 
@@ -23,28 +20,14 @@ class Hinge:
     """
 
     supervised: ClassVar[bool] = True
+    needs = frozenset({"reference"})
 
     beta: float = 0.1
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"reference"})
-
-    def start(self) -> Mapping[str, Any]:
-        return {}
 
     def keep(self, group: Group) -> bool:
         return bool(group.pairs)
 
-    def credit(self, groups: Sequence[Group], forest: Forest, state: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {}
-
     def loss(self, out: Outputs, forest: Forest) -> Loss:
         reward_R = self.beta * forest.sum_R(out.logp_M - forest["ref_logp_M"])
         loss_P = (1 - (reward_R[forest.better_P] - reward_R[forest.worse_P])).relu()
-        value = (loss_P * forest.weight_P).sum() / forest.totals.pairs
-        logp_R = forest.sum_R(out.logp_M)
-        return Loss(value, preference_metrics(reward_R, logp_R, forest.better_P, forest.worse_P, forest.totals.pairs))
-
-    def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
-        return state
+        return mean_over_pairs(loss_P, reward_R, out, forest)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor
-
+from ikusei.algos.pairs import mean_over_pairs
 from ikusei.forest import Forest, Loss, Outputs
-from ikusei.maths import preference_metrics
 from ikusei.types import Group
 
 
@@ -25,6 +22,7 @@ class IPO:
     """
 
     supervised: ClassVar[bool] = True
+    needs = frozenset({"reference"})
 
     tau: float = 0.1
     per_token: bool = False
@@ -33,27 +31,12 @@ class IPO:
         if self.tau <= 0:
             raise ValueError(f"tau: got {self.tau}; allowed: above 0; the margin to be reached is 1 / (2 tau), so 0.1 asks for 5 nats")
 
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"reference"})
-
-    def start(self) -> Mapping[str, Any]:
-        return {}
-
     def keep(self, group: Group) -> bool:
         return bool(group.pairs)
-
-    def credit(self, groups: Sequence[Group], forest: Forest, state: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {}
 
     def loss(self, out: Outputs, forest: Forest) -> Loss:
         ahead_R = forest.sum_R(out.logp_M - forest["ref_logp_M"])
         if self.per_token:
             ahead_R = ahead_R / forest.length_R.clamp(min=1)
         loss_P = (ahead_R[forest.better_P] - ahead_R[forest.worse_P] - 1 / (2 * self.tau)).square()
-        value = (loss_P * forest.weight_P).sum() / forest.totals.pairs
-        logp_R = forest.sum_R(out.logp_M)
-        return Loss(value, preference_metrics(self.tau * ahead_R, logp_R, forest.better_P, forest.worse_P, forest.totals.pairs))
-
-    def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
-        return state
+        return mean_over_pairs(loss_P, self.tau * ahead_R, out, forest)

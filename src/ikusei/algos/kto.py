@@ -27,17 +27,11 @@ class KTO:
     """
 
     supervised: ClassVar[bool] = True
+    needs = frozenset({"reference", "mismatched"})
 
     beta: float = 0.1
     desirable_weight: float = 1.0
     undesirable_weight: float = 1.0
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"reference", "mismatched"})
-
-    def start(self) -> Mapping[str, Any]:
-        return {}
 
     def keep(self, group: Group) -> bool:
         return bool(group.pairs) or all(response.label is not None for response in group.responses)
@@ -64,9 +58,6 @@ class KTO:
         for name, on_R in (("chosen", verdict_R > 0), ("rejected", verdict_R < 0)):
             metrics |= {f"rewards/{name}": reward_R[on_R].sum(), f"logps/{name}": logp_R[on_R].sum()}
         return Loss(value, {name: x.detach() for name, x in metrics.items()})
-
-    def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
-        return state
 
 
 def _desirable(group: Group) -> list[bool]:

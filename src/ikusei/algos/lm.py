@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import ClassVar
 
 from ikusei.forest import Forest, Loss, Outputs
 from ikusei.types import Group
@@ -23,23 +20,11 @@ class LanguageModelling:
     """
 
     supervised: ClassVar[bool] = True  # learns from the texts of the data, not from samples
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset()
-
-    def start(self) -> Mapping[str, Any]:
-        return {}
+    needs = frozenset[str]()
 
     def keep(self, group: Group) -> bool:
         return any(any(response.mask) for response in group.responses)
 
-    def credit(self, groups: Sequence[Group], forest: Forest, state: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {}
-
     def loss(self, out: Outputs, forest: Forest) -> Loss:
         value = -(out.logp_M * forest.weight_M).sum() / forest.totals.tokens
         return Loss(value, {"entropy": out.entropy_M.detach().sum() / forest.totals.laid_tokens})
-
-    def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
-        return state

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
 
 from ikusei.algos.dpo import DPO
 from ikusei.forest import Forest, Loss, Outputs
@@ -23,24 +19,13 @@ class OnlineDPO:
     Left out: online IPO and SLiC, and a score of its own for samples that did not end, which a reward can give.
     """
 
+    needs = frozenset({"reference", "tiers"})
+
     beta: float = 0.1
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"reference", "tiers"})
-
-    def start(self) -> Mapping[str, Any]:
-        return {}
 
     def keep(self, group: Group) -> bool:
         return len(set(group.totals)) > 1
 
-    def credit(self, groups: Sequence[Group], forest: Forest, state: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {}
-
     def loss(self, out: Outputs, forest: Forest) -> Loss:
         result = DPO(self.beta).loss(out, forest)
         return Loss(result.value, {**result.metrics, "entropy": out.entropy_M.detach().sum() / forest.totals.laid_tokens})
-
-    def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
-        return state

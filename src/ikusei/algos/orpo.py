@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor
-
+from ikusei.algos.pairs import mean_over_pairs
 from ikusei.forest import Forest, Loss, Outputs
-from ikusei.maths import log_odds, preference_loss, preference_metrics
+from ikusei.maths import log_odds, preference_loss
 from ikusei.types import Group
 
 
@@ -25,29 +23,16 @@ class ORPO:
     """
 
     supervised: ClassVar[bool] = True
+    needs = frozenset[str]()
 
     coef: float = 0.1
 
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset()
-
-    def start(self) -> Mapping[str, Any]:
-        return {}
-
     def keep(self, group: Group) -> bool:
         return bool(group.pairs)
-
-    def credit(self, groups: Sequence[Group], forest: Forest, state: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {}
 
     def loss(self, out: Outputs, forest: Forest) -> Loss:
         logp_R = forest.sum_R(out.logp_M)
         mean_R = logp_R / forest.length_R.clamp(min=1)
         odds_R = log_odds(mean_R)
         loss_P = -mean_R[forest.better_P] + self.coef * preference_loss(odds_R[forest.better_P] - odds_R[forest.worse_P])
-        value = (loss_P * forest.weight_P).sum() / forest.totals.pairs
-        return Loss(value, preference_metrics(self.coef * mean_R, logp_R, forest.better_P, forest.worse_P, forest.totals.pairs))
-
-    def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
-        return state
+        return mean_over_pairs(loss_P, self.coef * mean_R, out, forest)

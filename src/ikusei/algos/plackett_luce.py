@@ -24,13 +24,7 @@ class PlackettLuce:
     """
 
     supervised: ClassVar[bool] = True
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"reward"})
-
-    def start(self) -> Mapping[str, Any]:
-        return {}
+    needs = frozenset({"reward"})
 
     def keep(self, group: Group) -> bool:
         return bool(group.pairs)
@@ -50,6 +44,3 @@ class PlackettLuce:
         metrics = {"accuracy": (ahead_P > 0).sum() / forest.totals.pairs, "margin": ahead_P.sum() / forest.totals.pairs}
         metrics["mean_reward"] = reward_R.detach().sum() / forest.totals.responses
         return Loss(loss_R.sum() / forest.totals.groups, metrics)
-
-    def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
-        return state

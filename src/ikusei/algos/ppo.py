@@ -27,6 +27,8 @@ class PPO:
     and keeps its mean. Defaults are those of arXiv:2403.17031. Left out: an entropy bonus. PPO-ptx is the loop's `replay`.
     """
 
+    needs = frozenset({"old", "reference", "value"})
+
     clip: float = 0.2
     clip_value: float = 0.2
     vf_coef: float = 0.1
@@ -42,10 +44,6 @@ class PPO:
         if self.horizon <= 0 or (self.target_kl is not None and min(self.target_kl, self.kl_coef) <= 0):  # 0 times anything stays 0
             got = f"got target_kl={self.target_kl}, kl_coef={self.kl_coef}, horizon={self.horizon}"
             raise ValueError(f"{got}; allowed: each above 0 where the coefficient adapts; target_kl null holds kl_coef fixed")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"old", "reference", "value"})
 
     def start(self) -> Mapping[str, Any]:
         return {"kl_coef": self.kl_coef}

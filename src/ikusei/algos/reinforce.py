@@ -38,9 +38,6 @@ class Reinforce:
     def needs(self) -> frozenset[str]:
         return frozenset({"old", "reference"} if self.kl_coef > 0 else {"old"})
 
-    def start(self) -> Mapping[str, Any]:
-        return {}
-
     def keep(self, group: Group) -> bool:
         return len(group.responses) > self.baseline
 
@@ -62,5 +59,5 @@ class Reinforce:
         metrics = {name: x_M.detach().float().sum() / forest.totals.laid_tokens for name, x_M in described.items()}
         return Loss(loss_M.sum() / forest.totals.tokens, metrics)
 
-    def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
-        return state
+
+VALUES = {"reinforce_baseline": Reinforce(baseline=True)}

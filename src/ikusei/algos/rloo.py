@@ -38,9 +38,6 @@ class RLOO:
     def needs(self) -> frozenset[str]:
         return frozenset({"old", "reference"} if self.kl_coef > 0 else {"old"})
 
-    def start(self) -> Mapping[str, Any]:
-        return {}
-
     def keep(self, group: Group) -> bool:
         return len(group.responses) > 1 and (self.kl_coef > 0 or len(set(group.totals)) > 1)
 
@@ -60,6 +57,3 @@ class RLOO:
             described_M["kl"] = forest["old_logp_M"] - forest["ref_logp_M"]
         metrics = {name: x_M.detach().float().sum() / forest.totals.laid_tokens for name, x_M in described_M.items()}
         return Loss(loss_R.sum() / forest.totals.responses, metrics)
-
-    def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
-        return state

@@ -8,7 +8,6 @@ Left out: sharding (a back end of its own).
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +15,21 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ikusei.backends.export import export, restore_weights
 from ikusei.backends.optimizer import Kind, make_optimizer
+from ikusei.backends.reference import LocalReference, WithoutAdapter
+from ikusei.backends.threads import ALL_THREADS, ONE_WRITES, num_parameters, use_threads
 from ikusei.forest import Forest, Outputs
-from ikusei.models.adapter import Lora, adapt, adapter_weights, adapters, lighten, merged, switched_off, take_weights, trained_weights
+from ikusei.models.adapter import Lora, adapt, lighten, take_weights, trained_weights
 from ikusei.models.causal import CausalModel
 from ikusei.models.critic import make_critic
 from ikusei.models.heads import RewardModel
 from ikusei.models.probe import probe
-from ikusei.protocols import LossFunction, Metrics, Policy
-from ikusei.samplers.local import LocalSampler, end_tokens
-
-ALL_THREADS = torch.get_num_threads()
-ONE_THREAD = 5e8  # parameters times tokens: below, one thread computes as fast as two
-ONE_WRITES = 2_000_000  # parameters: below, one thread writes faster, for a decoding step is many small operations
+from ikusei.protocols import LossFunction, Metrics, ModelSize
+from ikusei.run.formats import FORMAT, must_be_readable
+from ikusei.samplers.local import LocalSampler
 
 
 @dataclass(frozen=True)
@@ -88,9 +86,9 @@ class LocalPolicy:
         kind = RewardModel if "reward" in needs else CausalModel
         if self.settings.layout is None:
             found = probe(model, kind)
-            layout, self.said = found.layout, found.said
+            layout, self.description = found.layout, found.said
         else:
-            layout, self.said = self.settings.layout, f"layout {self.settings.layout}, as asked"
+            layout, self.description = self.settings.layout, f"layout {self.settings.layout}, as asked"
         if self.settings.precision == "bf16":
             lighten(model)  # the probe has seen it in fp32
         self.causal = kind(model, layout, self.settings.precision)
@@ -110,6 +108,27 @@ class LocalPolicy:
             self.trained.parameters(), chosen.optimizer, chosen.offload_optimizer, chosen.weight_decay,
             betas=(chosen.beta1, chosen.beta2), eps=chosen.eps,
         )  # fmt: skip
+
+    @property
+    def context(self) -> int:
+        return self.causal.context
+
+    @property
+    def rewards(self) -> bool:
+        return isinstance(self.causal, RewardModel)
+
+    @property
+    def size(self) -> ModelSize:
+        numbers = [(p.numel(), p.requires_grad) for p in self.trained.parameters()]
+        trained = sum(count for count, learns in numbers if learns)
+        config = self.causal.model.config.get_text_config()
+        whole = self.causal.model.num_parameters()  # of weights, however few bytes they take
+        return ModelSize(whole, trained, sum(count for count, _ in numbers) - trained, config.hidden_size, config.num_hidden_layers)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        size, causal = self.causal.model.num_parameters(), self.causal
+        return {"threads": self.threads, "layout": causal.layout, "precision": causal.precision, "parameters": size}
 
     def forward(self, forest: Forest) -> Outputs:
         """No gradients: old or reference log-probs, values, rewards."""
@@ -157,18 +176,26 @@ class LocalPolicy:
     def reference(self, moves: bool = False) -> LocalReference | WithoutAdapter:
         """The weights as they are, frozen: of a model with adapters that have not learned yet the model without them, else a copy."""
         if self.settings.lora is not None and self.version == 0 and not moves:
-            return WithoutAdapter(self)
-        return LocalReference(self.frozen_copy(), self.threads)
+            return WithoutAdapter(self, self.causal)
+        return LocalReference(self.frozen_copy(), self.causal, self.threads)
 
     def frozen_copy(self) -> CausalModel | RewardModel:
         """The model as it is now, without gradients and critic."""
         model = copy.deepcopy(self.causal.model).requires_grad_(False)
         return type(self.causal)(model, self.causal.layout, self.causal.precision)
 
-    def save(self, folder: Path) -> None:
-        """Hugging Face layout (config, safetensors, tokenizer with its template, generation_config), and trainer.pt."""
+    def rescale(self, gain: float, bias: float) -> None:
+        assert isinstance(self.causal, RewardModel), "only rewards have a scale"
+        self.causal.rescale(gain, bias)
+
+    def export(self, folder: Path) -> None:
+        """Hugging Face layout: config, safetensors with adapters merged, tokenizer with its template, generation_config."""
         export(self.causal.model, self.tokenizer, folder)
-        trainer: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "version": self.version}
+
+    def save(self, folder: Path) -> None:
+        """What `export` writes, and trainer.pt."""
+        export(self.causal.model, self.tokenizer, folder)
+        trainer: dict[str, Any] = {"format": FORMAT, "optimizer": self.optimizer.state_dict(), "version": self.version}
         if self.critic is not None:
             trainer["critic"] = trained_weights(self.critic)
         if self.settings.lora is not None:
@@ -177,10 +204,11 @@ class LocalPolicy:
         torch.save(trainer, folder / "trainer.pt")
 
     def load(self, folder: Path) -> None:
-        """Weights, moments and version as `save` wrote them, to the bit."""
+        """Weights, moments and version as `save` wrote them, to the bit. Raises ValueError where a newer version has."""
         trainer: dict[str, Any] = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
+        must_be_readable(trainer, folder / "trainer.pt")
         if self.settings.lora is None:
-            take_up(self.causal.model, folder)
+            restore_weights(self.causal.model, folder)
         else:  # beside the weights that the run began with
             take_weights(self.causal.model, trainer["adapter"])
             if trainer["reward_bias"] is not None:
@@ -189,91 +217,3 @@ class LocalPolicy:
             take_weights(self.critic, trainer["critic"])
         self.optimizer.load_state_dict(trainer["optimizer"])  # last: moments that lie elsewhere have copies of the weights with them
         self.version = trainer["version"]
-
-
-@dataclass(frozen=True)
-class WithoutAdapter:
-    """See `protocols.Reference`: the policy with its adapters switched off. It stays where it is."""
-
-    policy: LocalPolicy
-
-    def forward(self, forest: Forest) -> Outputs:
-        with switched_off(self.policy.causal.model):
-            return self.policy.forward(forest)
-
-    def follow(self, policy: Policy, share: float) -> None:
-        raise AssertionError("a reference that follows is asked for by reference(moves=True)")
-
-    def save(self, folder: Path) -> None:
-        raise AssertionError("what the run began with is not saved again")
-
-    def load(self, folder: Path) -> None:
-        raise AssertionError("what the run began with is loaded with it")
-
-
-@dataclass(frozen=True)
-class LocalReference:
-    """See `protocols.Reference`."""
-
-    causal: CausalModel | RewardModel
-    threads: int = ALL_THREADS
-
-    def forward(self, forest: Forest) -> Outputs:
-        use_threads(self.threads, self.causal.model, forest)
-        with torch.no_grad():
-            return self.causal.outputs(forest.to(self.causal.device))
-
-    def follow(self, policy: Policy, share: float) -> None:
-        assert isinstance(policy, LocalPolicy), "a reference follows the policy that it was made from"
-        take_weights(self.causal.model, trained_weights(policy.causal.model), share)
-
-    def save(self, folder: Path) -> None:
-        """With adapters these alone: the weights beside them are the policy's."""
-        folder.mkdir(parents=True, exist_ok=True)
-        logging.disable_progress_bar()
-        if adapters(self.causal.model):
-            torch.save(adapter_weights(self.causal.model), folder / "adapter.pt")
-        else:
-            self.causal.model.save_pretrained(folder)
-
-    def load(self, folder: Path) -> None:
-        if adapters(self.causal.model):
-            take_weights(self.causal.model, torch.load(folder / "adapter.pt", map_location="cpu", weights_only=True))
-        else:
-            take_up(self.causal.model, folder)
-
-
-def use_threads(most: int, model: nn.Module, forest: Forest) -> None:
-    """As many of torch's threads as this work is worth."""
-    torch.set_num_threads(1 if num_parameters(model) * forest.tokens_N.numel() < ONE_THREAD else most)
-
-
-def num_parameters(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
-def take_up(model: PreTrainedModel, folder: Path) -> None:
-    """The weights that `save_pretrained` wrote, to the bit, and what a reward model adds to its reward."""
-    saved = type(model).from_pretrained(folder, dtype=torch.float32)
-    with torch.no_grad():
-        for mine, theirs in zip(model.parameters(), saved.parameters(), strict=True):
-            mine.copy_(theirs)
-    if "reward_bias" in saved.config.to_dict():
-        model.config.reward_bias = saved.config.reward_bias
-
-
-def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """What transformers, vLLM and lm-eval load without a flag. The configuration names no attention of ours."""
-    logging.disable_progress_bar()
-    model = merged(model)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
-    config.pop("_attn_implementation", None)
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    if model.get_output_embeddings() is None:  # a reward model writes nothing
-        return
-    ends = sorted(end_tokens(model, tokenizer))
-    generation = GenerationConfig() if model.generation_config is None else copy.deepcopy(model.generation_config)
-    generation.update(eos_token_id=ends if len(ends) > 1 else ends[0], pad_token_id=tokenizer.pad_token_id)
-    generation.save_pretrained(folder)

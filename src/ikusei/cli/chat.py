@@ -1,4 +1,4 @@
-"""The commands that talk with a model, `ikusei sample`, `chat` and `score`: thin, as main.py is."""
+"""The commands that talk with a model, `ikusei sample`, `chat` and `score`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-out = Console()
+from ikusei.cli.common import AsJson, out
+from ikusei.models.loading import loading
+from ikusei.search.methods import help_text
 
-AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print plain JSON to the standard output.")]
-THINK = "Spend N times the tokens on an answer: 4x (the vote of 4), NAME:4x with NAME one of vote, rounds, mbr, revision, budget, or with "
-THINK += "a reward model's folder NAME:4x:FOLDER with NAME one of best_of_n, weighted_vote, regularised, beam, dvts."
+THINK = (
+    f"Spend more on an answer, by a test-time method: Nx (the vote of N answers) or NAME:Nx, for example rounds:16x.\n{help_text(False)}"
+)
+THINK += f"\n\nWith a reward model (a folder or a run), NAME:Nx:FOLDER:\n{help_text(True)}"
 Think = Annotated[str | None, Parameter(help=THINK)]
 
 
@@ -31,7 +33,7 @@ def sample(
     think: Think = None,
     as_json: AsJson = False,
 ) -> int:
-    """Write answers to a prompt, or one that was thought about.
+    """Write answers to a prompt, or one by a test-time method.
 
     Parameters
     ----------
@@ -40,8 +42,9 @@ def sample(
     num
         How many answers (default: 4).
     """
+    with loading():  # torch and transformers: seconds
+        from ikusei.serve.chat import answers
     from ikusei.run.find import find_model
-    from ikusei.serve.chat import answers  # torch and transformers: seconds
     from ikusei.types import Sampling
 
     sampling = Sampling(temperature, max_tokens=max_tokens)
@@ -51,10 +54,10 @@ def sample(
         raise ValueError(f"sample: got --num {num} and --think {think}; allowed: one of them; --think gives one answer")
     else:
         from ikusei.search.answer import answer
-        from ikusei.search.methods import read_way
+        from ikusei.search.methods import read_method
 
-        found = answer(model, prompt, *read_way(think), sampling=sampling, seed=seed)
-        responses, notes = (found.chosen,), {"tokens": found.tokens, "chosen_from": len(found.responses)}
+        result = answer(model, prompt, *read_method(think), sampling=sampling, seed=seed)
+        responses, notes = (result.chosen,), {"tokens": result.tokens, "chosen_from": len(result.responses)}
     if as_json:
         rows = [{"text": r.text, "stop": r.stop, "logprob": sum(r.logprobs or ()), **notes} for r in responses]
         print(json.dumps(rows, ensure_ascii=False))
@@ -81,11 +84,13 @@ def chat(
     turns
         It remembers what was said.
     """
+    with loading():  # torch and transformers: seconds
+        from ikusei.serve.chat import converse, replier
     from ikusei.run.find import find_model
-    from ikusei.serve.chat import at_once, converse, replier  # torch and transformers: seconds
+    from ikusei.serve.chat import converse, replier  # torch and transformers: seconds
     from ikusei.types import Sampling
 
-    reply = at_once if think is None else replier(think)
+    reply = None if think is None else replier(think)
     converse(find_model(model), Sampling(temperature, max_tokens=max_tokens), turns, out, reply)
     return 0
 
@@ -116,7 +121,8 @@ def score(
     tokens
         Show log p of each token.
     """
-    from ikusei.pipeline.probability_mass import scores
+    with loading():
+        from ikusei.pipeline.probability_mass import scores
     from ikusei.run.files import plain
 
     scored = scores(model, texts, file, prompt, ends=not open)

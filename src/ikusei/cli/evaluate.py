@@ -1,4 +1,4 @@
-"""The commands `ikusei eval` and `ikusei compare`: thin, as main.py is."""
+"""The commands `ikusei eval` and `ikusei compare`."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
+from ikusei.cli.common import AsJson, out
+from ikusei.models.loading import loading
+
 if TYPE_CHECKING:
-    from ikusei.intervals import Interval
     from ikusei.run.comparison import Comparison
     from ikusei.run.win_rate import WinRate
 
-out = Console()
 
-AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print plain JSON.")]
 Page = Annotated[Path | None, Parameter(name="--out", help="Write the figures and their charts into this HTML file too.")]
 
 
-def evaluate(recipe: Path, *overrides: str, page: Page = None, as_json: AsJson = False) -> int:
+def eval_(recipe: Path, *overrides: str, page: Page = None, as_json: AsJson = False) -> int:
     """Measure the recipe's model on its held-out prompts; `model=runs/<run>` measures what a run has raised."""
-    from ikusei.evaluation.measure import measure  # torch
-    from ikusei.pipeline.outcome import figure
+    from ikusei.intervals import Interval
+
+    with loading():
+        from ikusei.evaluation.measure import measure  # torch
     from ikusei.run.files import must_have_a_place
 
     must_have_a_place(page)
@@ -36,7 +37,7 @@ def evaluate(recipe: Path, *overrides: str, page: Page = None, as_json: AsJson =
     table = Table("", "value (95 % interval)", box=None, padding=(0, 2))
     for name, value in results.items():
         number = f"{value:.4g}" if isinstance(value, float) else str(value)
-        table.add_row(name, figure(value) if isinstance(value, dict) else number)
+        table.add_row(name, f"{Interval.of(value)}" if isinstance(value, dict) else number)
     out.print(table)
     return 0
 
@@ -106,8 +107,8 @@ def show_gains(found: Comparison) -> None:
     """For a person."""
     table = Table("", f"{found.one} less {found.other} (95 % interval)", box=None, padding=(0, 2))
     for k, gain in found.gains.items():
-        table.add_row(f"pass@{k}", f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})")
-    table.add_row("length, tokens", f"{found.length.value:+.1f} ({found.length.low:+.1f} to {found.length.high:+.1f})")
+        table.add_row(f"pass@{k}", f"{gain:+.3f}")
+    table.add_row("length, tokens", f"{found.length:+.1f}")
     out.print(table)
     told = f"solved by both {found.both}, by neither {found.neither}, only by the first {len(found.only_one)}, only by the second "
     out.print(told + str(len(found.only_other)), highlight=False)
@@ -121,15 +122,11 @@ def show_gains(found: Comparison) -> None:
 def show_wins(won: WinRate) -> None:
     """For a person."""
     table = Table("", f"{won.one} against {won.other} (95 % interval)", box=None, padding=(0, 2))
-    table.add_row("win rate", _told(won.rate))
+    table.add_row("win rate", f"{won.rate}")
     table.add_row("won, tied, lost", f"{won.wins:.3f}, {won.ties:.3f}, {won.losses:.3f}")
     if won.similar is not None:
-        table.add_row("of similar length", f"{_told(won.similar)}, {won.num_similar} prompts")
+        table.add_row("of similar length", f"{won.similar}, {won.num_similar} prompts")
     if won.to_first is not None:
-        table.add_row("to the first shown", f"{_told(won.to_first)}; 0.5: its place does not matter")
+        table.add_row("to the first shown", f"{won.to_first}; 0.5: its place does not matter")
     out.print(table)
     out.print(f"{won.num_verdicts:,} verdicts on {won.num_prompts:,} prompts; {won.failed:,} failed", highlight=False)
-
-
-def _told(interval: Interval) -> str:
-    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"

@@ -1,4 +1,4 @@
-"""The command `ikusei reproduce`: thin, as main.py is."""
+"""The command `ikusei reproduce`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
-out = Console()
+from ikusei.cli.common import out
 
 
 def reproduce(

@@ -1,4 +1,4 @@
-"""`ikusei reward`: a reward by itself. Thin, as main.py."""
+"""`ikusei reward`: a reward by itself."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
-from rich.console import Console
+
+from ikusei.cli.common import AsJson, out
 
 reward = App(name="reward", help="Try a reward by itself: can it be cheated, does it say what it should?")
-out = Console()
-
-AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print plain JSON to the standard output.")]
 
 
-@reward.command(name="lint")
+@reward.command
 def lint_(
     name: str,
     *,

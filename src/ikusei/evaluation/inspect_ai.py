@@ -76,7 +76,7 @@ class IkuseiAPI(inspect.ModelAPI):
         return inspect.ChatCompletionChoice(message=message, stop_reason="max_tokens" if response.stop == "length" else "stop")
 
     def max_tokens(self) -> int:
-        return min(MAX_TOKENS, self.sampler.causal.context)
+        return min(MAX_TOKENS, self.sampler.context)
 
     def max_connections(self) -> int:
         return CONNECTIONS

@@ -23,18 +23,17 @@ from typing import Any
 
 from ruamel import yaml
 
-from ikusei.guard.outcomes import RewardSpec, too_many_failures
+from ikusei.guard.outcomes import LEARNED, RewardSpec, too_many_failures
 from ikusei.guard.workers import RewardWorkers
 from ikusei.models.learned_reward import Judge, LearnedReward, anew
 from ikusei.models.load import load_tokenizer
+from ikusei.recipe.find import find_recipe
 from ikusei.recipe.reader import Document
 from ikusei.recipe.schema import read_document, read_recipe
 from ikusei.run.comparison import Experiment, must_be_alike, read_named
 from ikusei.run.find import find_model
-from ikusei.run.win_rate import TIE, Verdict, WinRate, of_numbers, of_votes, win_rate
+from ikusei.run.win_rate import TIE, PairVerdict, WinRate, of_numbers, of_votes, win_rate
 from ikusei.types import Group, Message, Prompt, Response
-
-LEARNED = "learned"
 
 
 def contest(one: str, other: str, judge: str, in_pairs: bool = False, tie: float = TIE, seed: int = 0) -> WinRate:
@@ -51,7 +50,7 @@ def contest(one: str, other: str, judge: str, in_pairs: bool = False, tie: float
     a, b = read_named(one), read_named(other)
     must_be_alike(a, b)
     specs = read_judge(judge)
-    if in_pairs and any(spec.path == LEARNED for spec in specs):
+    if in_pairs and any(spec.learned for spec in specs):
         raise ValueError(f"{judge}: a reward model says a number for each answer and compares no two; leave out --in-pairs")
     verdicts, failed = _by_pairs(a, b, specs, seed) if in_pairs else _by_numbers(a, b, specs, tie)
     return win_rate(one, other, verdicts, failed)
@@ -62,7 +61,7 @@ def read_judge(judge: str) -> tuple[RewardSpec, ...]:
     if Path(judge).is_dir():
         return (RewardSpec("judge", LEARNED, settings={"model": find_model(judge)}),)
     if judge.endswith((".yaml", ".yml")):
-        rewards = read_recipe(Path(judge)).rewards
+        rewards = read_recipe(find_recipe(judge)).rewards
     else:
         given = yaml.YAML(typ="safe").load(judge) if judge.startswith("{") else judge
         document = Document(Path("judge"), {"task": "arithmetic", "rewards": [given], "algorithm": "grpo"}, {(): 1})
@@ -73,7 +72,7 @@ def read_judge(judge: str) -> tuple[RewardSpec, ...]:
     return gold or rewards
 
 
-def _by_numbers(one: Experiment, other: Experiment, specs: Sequence[RewardSpec], tie: float) -> tuple[list[Verdict], int]:
+def _by_numbers(one: Experiment, other: Experiment, specs: Sequence[RewardSpec], tie: float) -> tuple[list[PairVerdict], int]:
     rows = {prompt: (*one.answers[prompt], *other.answers[prompt]) for prompt in one.answers}
     groups = [Group(prompt_of(each[0]), tuple(map(response_of, each))) for each in rows.values()]
     verdicts, failed = [], 0
@@ -86,7 +85,7 @@ def _by_numbers(one: Experiment, other: Experiment, specs: Sequence[RewardSpec],
     return verdicts, failed
 
 
-def _by_pairs(one: Experiment, other: Experiment, specs: Sequence[RewardSpec], seed: int) -> tuple[list[Verdict], int]:
+def _by_pairs(one: Experiment, other: Experiment, specs: Sequence[RewardSpec], seed: int) -> tuple[list[PairVerdict], int]:
     """A prompt's first answers against each other, its second ones, and so on, each pair in both orders; half of the pairs, drawn by the
     seed, are asked first with the one's answer on top."""
     pairs = [pair for prompt in one.answers for pair in zip(one.answers[prompt], other.answers[prompt], strict=False)]
@@ -107,7 +106,7 @@ def _by_pairs(one: Experiment, other: Experiment, specs: Sequence[RewardSpec], s
         if len(whole) < 2:
             failed += 1
             continue
-        verdicts += [Verdict(a["prompt_id"], value if on_top else 1 - value, on_top, lengths) for value, on_top in whole]
+        verdicts += [PairVerdict(a["prompt_id"], value if on_top else 1 - value, on_top, lengths) for value, on_top in whole]
     return verdicts, failed
 
 
@@ -127,7 +126,7 @@ def _message(turn: Mapping[str, str]) -> Message:
 
 
 def _judged(groups: Sequence[Group], specs: Sequence[RewardSpec]) -> list[Group]:
-    learned = {spec.name: LearnedReward.read(spec.name, spec.settings) for spec in specs if spec.path == LEARNED}
+    learned = {spec.name: LearnedReward.read(spec.name, spec.settings) for spec in specs if spec.learned}
     if learned:
         tokenizer = load_tokenizer(next(iter(learned.values())).models[0])
         groups = [anew(tokenizer, group) for group in groups]

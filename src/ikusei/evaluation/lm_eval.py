@@ -15,14 +15,18 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from lm_eval.__main__ import cli_evaluate  # pyright: ignore[reportMissingImports]
-from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
-from lm_eval.api.registry import register_model  # pyright: ignore[reportMissingImports]
-from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text  # pyright: ignore[reportMissingImports]
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # pyright: ignore[reportMissingImports]
+try:
+    from lm_eval.__main__ import cli_evaluate  # pyright: ignore[reportMissingImports]
+    from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
+    from lm_eval.api.registry import register_model  # pyright: ignore[reportMissingImports]
+    from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text  # pyright: ignore[reportMissingImports]
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # pyright: ignore[reportMissingImports]
+except ModuleNotFoundError as error:
+    library = (error.name or "lm_eval").partition(".")[0]
+    told = f"lm_eval: it needs {library}, which is not installed; pip install 'ikusei[harness]'"
+    raise (SystemExit if __name__ == "__main__" else ImportError)(told) from error
 
 from ikusei.loops.order import in_order
-from ikusei.models.continuations import continuations
 from ikusei.run.find import find_model
 from ikusei.samplers.load import load_sampler
 from ikusei.text.chat import separator
@@ -45,7 +49,7 @@ class IkuseiLM(TemplateLM):
         self.name, self.seed = find_model(pretrained), seed
         self.sampler = load_sampler(self.name, num_slots)
         self.tokenizer = self.sampler.tokenizer
-        self.max_length = self.sampler.causal.context
+        self.max_length = self.sampler.context
 
     @property
     def eot_token_id(self) -> int:
@@ -70,7 +74,7 @@ class IkuseiLM(TemplateLM):
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], **kwargs: Any) -> list[tuple[float, bool]]:
         """(log P, whether it is what greedy decoding writes) of each."""
-        return continuations(self.sampler.causal, [(context, tokens) for _, context, tokens in requests])
+        return self.sampler.score_tokens([(context, tokens) for _, context, tokens in requests])
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """log P of whole texts, each after the begin token; of one longer than the context in windows that read as much as they can."""

@@ -10,8 +10,9 @@ from typing import Any
 from ikusei.loops.few_shot import evaluate_with_shots
 from ikusei.loops.steps import RewardsFailed
 from ikusei.recipe.build import build
+from ikusei.recipe.find import find_recipe
 from ikusei.recipe.schema import read_recipe
-from ikusei.recipe.stages import is_road
+from ikusei.recipe.stages import has_stages
 from ikusei.report.evaluation import write_evaluation
 from ikusei.run.files import plain
 from ikusei.run.find import find_model
@@ -21,7 +22,8 @@ from ikusei.run.read import evaluation
 def measure(recipe: Path, overrides: Sequence[str], page: Path | None = None) -> dict[str, Any]:
     """The evaluation that a run makes before training, of the recipe's model as it is. A run folder stands for what it raised. Into `page`,
     where it is given, goes an HTML file with charts."""
-    if is_road(recipe):
+    recipe = find_recipe(recipe)
+    if has_stages(recipe):
         raise ValueError(f"{recipe}: a recipe of stages; eval measures one model: give a recipe of one stage, with model=runs/<this run>")
     read = read_recipe(recipe, overrides)
     parts = build(replace(read, model=find_model(read.model)) if isinstance(read.model, str) else read)
@@ -29,9 +31,9 @@ def measure(recipe: Path, overrides: Sequence[str], page: Path | None = None) ->
         raise ValueError(f"{recipe}: nothing to measure: {len(parts.rewards)} rewards, eval.num_prompts {read.eval.num_prompts}; give both")
     with parts.workers() as workers:
         try:
-            found = evaluate_with_shots(parts.policy.snapshot(), parts.eval_rows, workers, read.eval, read.sampling, read.seed)
+            made = evaluate_with_shots(parts.policy.snapshot(), parts.eval_rows, workers, read.eval, read.sampling, read.seed)
         except RewardsFailed as error:
             raise ValueError(str(error)) from error
     if page is not None:
-        write_evaluation(evaluation(str(read.model), 0, plain(found.results), found.rows), str(read.model), page)
-    return plain(found.results)
+        write_evaluation(evaluation(str(read.model), 0, plain(made.results), made.rows), str(read.model), page)
+    return plain(made.results)

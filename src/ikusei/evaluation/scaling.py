@@ -1,12 +1,12 @@
-"""How accuracy grows with the tokens that are spent on an answer: every way to think (search/), on a recipe's held-out prompts.
+"""How accuracy grows with the tokens that are spent on an answer: every test-time method (search/), on a recipe's held-out prompts.
 
-    one        a single answer                          pass@n     one of n is right: no way to choose among n can do better
-    pooled     vote, best_of_n, weighted_vote, mbr      choose among independent answers, and share one pool of them: at n the estimate over
-                                                        its subsets (search/choosing.py), which costs n times the mean answer
-    run        rounds, revision, stretch, cut, beam, dvts      each carried out, with what it spent
+    one        a single answer                          pass@n     one of n is right: no choice among n can do better
+    pooled     those that choose among independent answers share one pool of them: at n the estimate over its subsets
+               (search/choosing.py), which costs n times the mean answer
+    run        every other method is run, with what it spent
 
 What judges is what the recipe calls gold. What guides is what it trains on beside, or a reward model that is named as the proxy. Where
-there is neither, the ways that need a guide are left out: guided by the judge they would be told what is right. The frontier is what no
+there is neither, the methods that need a guide are left out: guided by the judge they would be told what is right. The frontier is what no
 cheaper point reaches, by the points themselves and not by their intervals.
 
 Left out: the cost of reading, by the model that goes on from what stands there and by the proxy.
@@ -15,56 +15,50 @@ Left out: the cost of reading, by the model that goes on from what stands there 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ikusei.guard.outcomes import RewardSpec, too_many_failures
+from ikusei.figures.choosing import Chooser, best_right_at, right_at
+from ikusei.guard.outcomes import LEARNED, RewardSpec, too_many_failures
 from ikusei.guard.workers import RewardWorkers
 from ikusei.intervals import doublings, mean_interval, pass_at_k
 from ikusei.loops import few_shot
 from ikusei.loops.evaluate import EvalSettings, judgement
-from ikusei.recipe.build import LEARNED, build, rewards_of
+from ikusei.recipe.build import build
+from ikusei.recipe.find import find_recipe
 from ikusei.recipe.schema import Recipe, read_recipe
-from ikusei.recipe.stages import is_road
+from ikusei.recipe.stages import has_stages
 from ikusei.report.frontier import Point, draw
 from ikusei.report.plots import standalone
 from ikusei.run.find import find_model
 from ikusei.samplers.continuation import Writer
-from ikusei.search.beam import Beam
 from ikusei.search.best_of_n import BestOfN, rewards
-from ikusei.search.budget import Budget
-from ikusei.search.choosing import Chooser, best_right_at, right_at
-from ikusei.search.drawn import Drawn, VoteInRounds
-from ikusei.search.mbr import MBR
-from ikusei.search.revision import Revision
-from ikusei.search.thinker import Found, Guide, Thinker, squashed
-from ikusei.search.vote import Vote
+from ikusei.search.method import Guide, MethodSpec, squashed
+from ikusei.search.methods import build as build_method
+from ikusei.search.methods import current, registry
+from ikusei.search.repeated import RepeatedSampling
 from ikusei.types import Group, Prompt, Response
 
-POOLED: dict[str, Chooser] = {"vote": Vote(), "best_of_n": BestOfN(), "weighted_vote": Vote(weighted=True), "mbr": MBR()}
-RUN = ("rounds", "revision", "stretch", "cut", "beam", "dvts")
-GUIDED = frozenset({"best_of_n", "weighted_vote", "beam", "dvts"})
-SLOW = frozenset({"mbr"})  # only where it is asked for
-REPEATS = 16  # a way of n is carried out 16 / n times for each prompt, at least once
+REPEATS = 16  # a method of n answers is run 16 / n times for each prompt, at least once
 
 
 @dataclass(frozen=True)
 class ScaleSettings:
-    """`most` answers at most, `ways` by name (none: all that can be, but mbr, which is slow). A step of beam and dvts ends with `step`."""
+    """`most` answers at most, `methods` by name (none: all that can be, but the slow ones). A step of beam or dvts ends with `step`."""
 
     most: int = 64
-    ways: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
     step: str = "\n"
 
     def __post_init__(self) -> None:
-        unknown = set(self.ways) - {*POOLED, *RUN}
+        unknown = set(map(current, self.methods)) - set(registry())
         if self.most < 2 or unknown or not self.step:
             raise ValueError(
-                f"scale: got max={self.most}, ways={','.join(self.ways)}, step={self.step!r}; allowed: 2 or more, of "
-                f"{', '.join((*POOLED, *RUN))}, a text"
+                f"scale: got max={self.most}, methods={','.join(self.methods)}, step={self.step!r}; allowed: 2 or more, of "
+                f"{', '.join(registry())}, a text"
             )
 
 
@@ -78,7 +72,7 @@ class Scaling:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Experiment:
     """What is measured with: each prompt's answers are right or not, by the judge."""
 
     writer: Writer
@@ -87,44 +81,50 @@ class Bench:
     guide: Guide | None
     settings: EvalSettings
 
-    def known(self, groups: Sequence[Group]) -> list[tuple[Group, list[bool]]]:
+    def judged(self, groups: Sequence[Group]) -> list[tuple[Group, list[bool]]]:
         """The judged responses, and whether each is right. A reward that failed says nothing: prompts without a judged one are left out."""
         problem = too_many_failures(groups)
         if problem:
             raise ValueError(problem)
         gold = [spec.name for spec in self.workers.specs if spec.gold]
-        judged = [(group, [(r, value) for r in group.responses if (value := judgement(r, gold)) is not None]) for group in groups]
+        rows = [(group, [(r, value) for r in group.responses if (value := judgement(r, gold)) is not None]) for group in groups]
         return [
             (replace(group, responses=tuple(r for r, _ in row)), [self.settings.passes(value) for _, value in row])
-            for group, row in judged
+            for group, row in rows
             if row
         ]
 
 
 def measure(recipe: Path, overrides: Sequence[str] = (), proxy: str | None = None, settings: ScaleSettings | None = None) -> Scaling:
-    """The recipe's model on its held-out prompts. Raises ValueError where there is nothing to measure, or a way has no guide."""
+    """The recipe's model on its held-out prompts. Raises ValueError where there is nothing to measure, or a method has no guide."""
     settings, read = settings or ScaleSettings(), _read(recipe, overrides, proxy)
     parts = build(read)
+    sampler = parts.policy.snapshot()
     guided = any(spec.gold for spec in parts.rewards)
-    lacking = sorted(GUIDED & set(settings.ways))
-    if lacking and not guided:
+    specs = _possible(settings, guided, bool(sampler.tokenizer.chat_template))
+    with parts.workers() as workers:
+        learned = any(spec.learned and not spec.gold for spec in parts.rewards)
+        guide = squashed(workers.score) if learned or any("weights" in spec.needs for spec in specs) else workers.score
+        prompts = few_shot.held_out(parts.eval_rows, read.eval.num_prompts, 0, read.eval.form)
+        writer = Writer(sampler, read.sampling, read.seed)
+        experiment = Experiment(writer, prompts, workers, guide if guided else None, read.eval)
+        return _measured(experiment, specs, settings, str(read.model))
+
+
+def _possible(settings: ScaleSettings, guided: bool, takes_turns: bool) -> list[MethodSpec]:
+    """The methods that are asked for, or all that can be run. Raises ValueError where one that is asked for cannot."""
+    specs = [registry()[current(name)] for name in settings.methods] or [spec for spec in registry().values() if not spec.slow]
+    possible = [spec for spec in specs if (guided or "guide" not in spec.needs) and (takes_turns or "turns" not in spec.needs)]
+    if not settings.methods or possible == specs:
+        return possible
+    unguided = sorted(spec.name for spec in specs if "guide" in spec.needs and not guided)
+    if unguided:
         raise ValueError(
-            f"scale: {', '.join(lacking)} need a guide that is not the judge; give --proxy REWARD_MODEL, or mark the judge `gold: true` "
+            f"scale: {', '.join(unguided)} need a guide that is not the judge; give --proxy REWARD_MODEL, or mark the judge `gold: true` "
             "in the recipe, beside a reward that guides"
         )
-    ways = settings.ways or tuple(way for way in (*POOLED, *RUN) if way not in SLOW and (guided or way not in GUIDED))
-    policy = parts.policy
-    if not policy.tokenizer.chat_template:
-        if "revision" in settings.ways:
-            raise ValueError("scale: revision asks in a further turn, and the tokenizer has no chat template; leave it out of --ways")
-        ways = tuple(way for way in ways if way != "revision")
-    writer = Writer(policy.snapshot(), policy.tokenizer, read.sampling, read.seed, policy.causal.context)
-    with parts.workers() as workers:
-        learned = any(spec.path == LEARNED and not spec.gold for spec in parts.rewards)
-        guide = squashed(workers.score) if learned or "weighted_vote" in ways else workers.score
-        prompts = few_shot.held_out(parts.eval_rows, read.eval.num_prompts, 0, read.eval.form)
-        bench = Bench(writer, prompts, workers, guide if guided else None, read.eval)
-        return _measured(bench, ways, settings, str(read.model))
+    turned = ", ".join(spec.name for spec in specs if "turns" in spec.needs)
+    raise ValueError(f"scale: {turned} asks in a further turn, and the tokenizer has no chat template; leave it out of --methods")
 
 
 def picture(scaling: Scaling) -> str:
@@ -133,10 +133,11 @@ def picture(scaling: Scaling) -> str:
 
 
 def _read(path: Path, overrides: Sequence[str], proxy: str | None) -> Recipe:
-    if is_road(path):
+    path = find_recipe(path)
+    if has_stages(path):
         raise ValueError(f"{path}: a recipe of stages; scale measures one model: give a recipe of one stage, with model=runs/<this run>")
     recipe = read_recipe(path, overrides)
-    specs = rewards_of(recipe)
+    specs = recipe.reward_specs
     if proxy is not None:
         gold = [spec for spec in specs if spec.gold] or list(specs)
         if len(gold) > 1 and not gold[0].gold:
@@ -149,65 +150,66 @@ def _read(path: Path, overrides: Sequence[str], proxy: str | None) -> Recipe:
     return replace(recipe, rewards=specs, model=find_model(recipe.model) if isinstance(recipe.model, str) else recipe.model)
 
 
-def _measured(bench: Bench, ways: Sequence[str], settings: ScaleSettings, model: str) -> Scaling:
-    score = bench.guide or bench.workers.score
-    pool = Drawn(settings.most).think(bench.writer, bench.prompts, score)
-    groups = [Group(prompt, found.responses) for prompt, found in zip(bench.prompts, pool, strict=True)]
-    known, length = bench.known(groups), fmean(found.tokens / settings.most for found in pool)
-    ns = doublings(min(len(right) for _, right in known))
-    bound = [_point("pass@n", n, n * length, [pass_at_k(len(right), sum(right), n) for _, right in known]) for n in ns]
-    points = [replace(bound[0], way="one")]
-    for way in [way for way in ways if way in POOLED]:
-        points += [_point(way, n, n * length, [_pooled(way, group.responses, right, n) for group, right in known])
-                   for n in ns[1:]]  # fmt: skip
-    longest = max(len(response.tokens) for group in groups for response in group.responses)
-    for way in [way for way in ways if way in RUN]:
-        points += [_carried_out(bench, way, n, thinker) for n, thinker in _thinkers(way, settings, longest)]
-    said = [response for group in groups for response in group.responses]
+def _measured(experiment: Experiment, specs: Sequence[MethodSpec], settings: ScaleSettings, model: str) -> Scaling:
+    """One pool of answers for pass@n and for the pooled methods; then each other method, run at each of its sizes."""
+    pool = RepeatedSampling(settings.most).run(experiment.writer, experiment.prompts, experiment.guide or experiment.workers.score)
+    groups = [Group(prompt, result.responses) for prompt, result in zip(experiment.prompts, pool, strict=True)]
+    judged = experiment.judged(groups)
+    mean_tokens = fmean(result.tokens / settings.most for result in pool)  # of one answer
+    sizes = doublings(min(len(right) for _, right in judged))
+    bound = [_point("pass@n", n, n * mean_tokens, [pass_at_k(len(right), sum(right), n) for _, right in judged]) for n in sizes]
+
+    points = [replace(bound[0], method="one")]
+    for spec in specs:
+        if spec.chooser is not None:
+            for n in sizes[1:]:
+                accuracies = [_accuracy(spec.chooser, group.responses, right, n) for group, right in judged]
+                points.append(_point(spec.name, n, n * mean_tokens, accuracies))
+    responses = [response for group in groups for response in group.responses]
+    longest = max(len(response.tokens) for response in responses)
+    for spec in specs:
+        if spec.chooser is None:
+            points += [_run(experiment, spec, n, settings.step) for n in _sizes(spec, settings.most, longest)]
+
+    reward_specs = experiment.workers.specs
     facts = {
         "model": model,
         "num_prompts": len(groups),
-        "judge": ", ".join(spec.name for spec in bench.workers.specs if spec.gold or not bench.guide),
-        "guide": ", ".join(spec.name for spec in bench.workers.specs if not spec.gold) if bench.guide else None,
-        "with_steps": fmean(settings.step in response.text for response in said),
-        "mean_length": length,
+        "judge": ", ".join(reward.name for reward in reward_specs if reward.gold or not experiment.guide),
+        "guide": ", ".join(reward.name for reward in reward_specs if not reward.gold) if experiment.guide else None,
+        "with_steps": fmean(settings.step in response.text for response in responses),
+        "mean_length": mean_tokens,
     }
     return Scaling(tuple(on_frontier(points)), tuple(bound), facts)
 
 
-def _pooled(way: str, responses: Sequence[Response], right: Sequence[bool], n: int) -> float:
-    if way == "best_of_n":
+def _accuracy(chooser: Chooser, responses: Sequence[Response], right: Sequence[bool], n: int) -> float:
+    """How often the chooser is right among n of the responses; exact for best of n."""
+    if isinstance(chooser, BestOfN):
         return best_right_at(rewards(responses), right, n)
-    return right_at(POOLED[way], responses, right, n)
+    return right_at(chooser, responses, right, n)
 
 
-def _thinkers(way: str, settings: ScaleSettings, longest: int) -> list[tuple[int, Thinker]]:
-    """The ways to carry out, by n: of `cut` the budget, of `stretch` how often."""
-    ns, step = doublings(settings.most)[1:], (settings.step,)
-    made: dict[str, Callable[[], list[tuple[int, Thinker]]]] = {
-        "rounds": lambda: [(n, VoteInRounds(n)) for n in ns if n > 4],
-        "revision": lambda: [(n, Revision(n)) for n in ns if n <= 4],
-        "stretch": lambda: [(n, Budget(stretches=n)) for n in (1, 2, 4)],
-        "cut": lambda: [(n, Budget(n)) for n in doublings(longest)[2:]],
-        "beam": lambda: [(n, Beam(n, min(n, 4), stop=step)) for n in ns if n >= 4],
-        "dvts": lambda: [(n, Beam(n, 4, diverse=True, stop=step)) for n in ns if n >= 8],
-    }
-    return made[way]()
+def _sizes(spec: MethodSpec, most: int, longest: int) -> list[int]:
+    """The powers of two to run a method at: `most` answers, extensions by its own limit, tokens up to the longest response."""
+    largest = {"answers": most, "extensions": spec.most or most, "tokens": longest}[spec.unit]
+    return [n for n in doublings(largest) if spec.least <= n <= (spec.most or largest)]
 
 
-def _carried_out(bench: Bench, way: str, n: int, thinker: Thinker) -> Point:
-    repeats = max(1, REPEATS // (1 if way in ("cut", "stretch") else n))
-    found: list[Found] = thinker.think(bench.writer, [prompt for prompt in bench.prompts for _ in range(repeats)], bench.guide)
-    rows = [found[begin : begin + repeats] for begin in range(0, len(found), repeats)]
-    groups = [Group(prompt, tuple(each.chosen for each in row)) for prompt, row in zip(bench.prompts, rows, strict=True)]
-    known = bench.known(bench.workers.score(groups))
-    return _point(way, n, fmean(each.tokens for each in found), [fmean(right) for _, right in known])
+def _run(experiment: Experiment, spec: MethodSpec, n: int, step: str) -> Point:
+    repeats = max(1, REPEATS // (n if spec.unit == "answers" else 1))
+    prompts = [prompt for prompt in experiment.prompts for _ in range(repeats)]
+    results = build_method(spec, n, step).run(experiment.writer, prompts, experiment.guide)
+    rows = [results[begin : begin + repeats] for begin in range(0, len(results), repeats)]
+    groups = [Group(prompt, tuple(each.chosen for each in row)) for prompt, row in zip(experiment.prompts, rows, strict=True)]
+    judged = experiment.judged(experiment.workers.score(groups))
+    return _point(spec.name, n, fmean(each.tokens for each in results), [fmean(right) for _, right in judged])
 
 
-def _point(way: str, n: int, tokens: float, values: Sequence[float]) -> Point:
+def _point(method: str, n: int, tokens: float, values: Sequence[float]) -> Point:
     """From one value a prompt."""
     interval = mean_interval(values)
-    return Point(way, n, tokens, interval.value, interval.low, interval.high)
+    return Point(method, n, tokens, interval.value, interval.low, interval.high)
 
 
 def on_frontier(points: Sequence[Point]) -> list[Point]:

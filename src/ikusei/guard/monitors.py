@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median, stdev
 
-from ikusei.guard.outcomes import RewardSpec
+from ikusei.guard.outcomes import RewardSpec, gold_names
 from ikusei.guard.trend import Change, change, fall, kendall, window
 from ikusei.text.answer import split_thought
 from ikusei.types import Response
@@ -66,7 +66,7 @@ class History:
 
     @property
     def golds(self) -> list[str]:
-        return [spec.name for spec in self.specs if spec.gold]
+        return gold_names(self.specs)
 
     @property
     def better(self) -> bool:

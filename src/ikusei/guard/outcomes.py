@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ikusei.rewards import EXECUTE
+from ikusei.rewards import BUILT_IN
 from ikusei.types import Group, Part, Prompt, Response, Score, Status, Term
 
+LEARNED = "learned"  # the path of a reward that is a reward model
 FAILURES: dict[Status, str] = {  # the failed statuses and the metric that counts each
     "error": "reward_errors",
     "timeout": "reward_timeouts",
@@ -44,8 +45,14 @@ class RewardSpec:
     unconfined: bool = False
 
     @property
+    def learned(self) -> bool:
+        """A reward model, named in the settings, and no function."""
+        return self.path == LEARNED
+
+    @property
     def jailed(self) -> bool:
-        return (self.executes or self.path in EXECUTE) and not self.unconfined
+        executes = self.executes or (self.path in BUILT_IN and BUILT_IN.constant(self.path, "executes", False))
+        return executes and not self.unconfined
 
     def __post_init__(self) -> None:
         given = f"reward {self.name!r}: got"
@@ -58,6 +65,11 @@ class RewardSpec:
             raise ValueError(
                 f"{given} {told}; allowed: a weight, a gate or gold; a gate multiplies and gold is not trained on: drop the others"
             )
+
+
+def gold_names(specs: Iterable[RewardSpec]) -> list[str]:
+    """The rewards that are measured and never trained on."""
+    return [spec.name for spec in specs if spec.gold]
 
 
 def score(specs: Sequence[RewardSpec], parts: Mapping[str, Part]) -> Score:

@@ -68,7 +68,7 @@ class Watch:
         self.history = History(tuple(specs))
         self.alarms: list[Alarm] = []
 
-    def take_up(self, rows: Iterable[Mapping[str, Any]], alarms: Iterable[Alarm]) -> None:
+    def restore(self, rows: Iterable[Mapping[str, Any]], alarms: Iterable[Alarm]) -> None:
         """A run that goes on: its recorded steps, and what they raised."""
         for row in rows:
             self.history.add(row["step"], row)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ikusei.guard.outcomes import too_many_failures
 from ikusei.guard.workers import RewardWorkers
@@ -34,6 +34,8 @@ from ikusei.types import Group, Response, Sampling
 class CollectSettings:
     """`num_prompts` training prompts with `num_responses` answers each, `prompts_per_step` at one time."""
 
+    samples: ClassVar[bool] = True
+
     kind: Literal["rankings", "pairs", "best", "answers"] = "rankings"
     num_prompts: int = 256
     num_responses: int = 4
@@ -42,6 +44,10 @@ class CollectSettings:
     choose: Literal["best_worst", "threshold"] = "best_worst"  # of kind pairs
     judged: int = 0  # answers of each prompt; 0: all
     diversity: float = 1.0  # how unlike each other these are to be, against how well they stand for the others
+
+    @property
+    def needs_rewards(self) -> bool:
+        return self.kind != "answers"
 
     def __post_init__(self) -> None:
         if self.judged not in (0, *range(2, self.num_responses + 1)) or self.diversity < 0:

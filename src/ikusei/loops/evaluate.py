@@ -1,12 +1,4 @@
-"""Evaluation: the same held-out prompts, the same seed, before and after; every figure with its interval over prompts.
-
-    pass@k    at least one of k answers is right
-    maj@k     the commonest of k answers is right (self-consistency, arXiv:2203.11171)
-    bon@k     the one of k that earns most by the rewards trained on is right by the gold (best of k), where there is a gold
-    greedy    the likeliest answer, token by token, is right
-
-Each is unbiased: over subsets of k of the n answers that were drawn, all of them or a fixed number of random ones.
-"""
+"""Evaluation: the same held-out prompts, the same seed, before and after. What is computed of the answers: figures/answers.py."""
 
 from __future__ import annotations
 
@@ -14,19 +6,17 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from statistics import fmean
 from typing import Any
 
+from ikusei.figures import answers
+from ikusei.figures.answers import Answers
+from ikusei.figures.figure import measure
 from ikusei.guard.outcomes import too_many_failures
 from ikusei.guard.workers import RewardWorkers
-from ikusei.intervals import Interval, best_of, mean_interval, pass_table, tries
-from ikusei.loops.metrics import gold_of, thoughts
+from ikusei.loops.metrics import gold_of
 from ikusei.loops.order import in_order
 from ikusei.loops.steps import RewardsFailed, StopAsked
 from ikusei.protocols import Sampler
-from ikusei.search.choosing import answered, best_right_at, right_at
-from ikusei.search.vote import Vote
 from ikusei.types import Group, Prompt, Response, Sampling
 
 
@@ -59,8 +49,8 @@ class EvalSettings:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """`results` is what results.json says, `rows` one row a sample."""
+class EvalResult:
+    """`results` is what results.json holds, `rows` one row a sample."""
 
     results: dict[str, Any]
     rows: list[dict[str, Any]]
@@ -74,44 +64,26 @@ def evaluate(
     sampling: Sampling,
     seed: int,
     stop: StopAsked | None = None,
-) -> Evaluation:
-    """Sample, score and count. Answers whose reward failed are left out of the means and counted; RewardsFailed where most are.
-    KeyboardInterrupt between two prompts once `stop` is asked."""
+    seen: Sequence[str] = (),
+) -> EvalResult:
+    """Sample, score, and compute each figure. `seen` are gold answers of training rows, for the chance baselines. Answers whose reward
+    failed are left out of the means and counted.
+
+    Raises:
+        RewardsFailed: most rewards failed, or none applies to any answer.
+        KeyboardInterrupt: between two prompts, once `stop` is asked.
+    """
     began = time.perf_counter()
-    groups = scored(sampler.sample(prompts, settings.num_samples, sampling, seed), prompts, workers, stop)
-    likeliest = replace(sampling, top_k=1, top_p=1.0, min_p=0.0)
-    surest = scored(sampler.sample(prompts, 1, likeliest, seed), prompts, workers, stop) if settings.greedy else []
-    problem = too_many_failures(groups) or too_many_failures(surest)
-    if problem:
-        raise RewardsFailed(problem)
-    gold = [spec.name for spec in workers.specs if spec.gold]
-    judged, greedy = ([[judgement(r, gold) for r in group.responses] for group in each] for each in (groups, surest))
-    numbers = [row for row in ([value for value in row if value is not None] for row in judged) if row]
-    if not numbers:
-        raise RewardsFailed("no reward applies to any answer; run `ikusei check` on the recipe to see what its rewards say")
-    ks = tries(min(len(row) for row in numbers))
-    responses = [response for group in groups for response in group.responses]
-    results: dict[str, Any] = {"num_prompts": len(groups), "num_samples": settings.num_samples}
-    results |= pass_table([[settings.passes(value) for value in row] for row in numbers], ks)
-    results |= chosen_table(groups, judged, ks[1:], settings, gold)
-    right = [float(settings.passes(value)) for row in greedy for value in row if value is not None]
-    results |= {"greedy": mean_interval(right)} if right else {}
-    results["reward"] = mean_interval([fmean(row) for row in numbers])
-    results |= {f"rewards/{spec.name}": part for spec in workers.specs if (part := of_reward(spec.name, groups))}
-    if any(value not in (0, 1) for row in numbers for value in row):  # else best of k is pass@k
-        results |= {f"best_of_{k}": mean_interval([best_of(row, k) for row in numbers]) for k in ks[1:]}
-    results |= {
-        "mean_length": fmean(len(r.tokens) for r in responses),
-        "truncated": fmean(r.stop == "length" for r in responses),
-        "failed": fmean(value is None for row in judged for value in row),
-        "tokens": sum(len(r.tokens) for group in (*groups, *surest) for r in group.responses),
-        "seconds": time.perf_counter() - began,
-    }
-    described = thoughts(responses)
-    results |= {"empty_thoughts": described["thoughts/empty"]} if described else {}
-    asked = ((False, groups, judged), (True, surest, greedy))
-    rows = [row for how, made, told in asked for g, values in zip(made, told, strict=True) for row in rows_of(g, values, settings, how)]
-    return Evaluation(results, rows)
+    sampled = scored(sampler.sample(prompts, settings.num_samples, sampling, seed), prompts, workers, stop)
+    argmax = replace(sampling, top_k=1, top_p=1.0, min_p=0.0)
+    greedy = scored(sampler.sample(prompts, 1, argmax, seed), prompts, workers, stop) if settings.greedy else []
+    evidence = gathered(sampled, greedy, workers, settings, seen)
+    results = {"num_prompts": len(sampled), "num_samples": settings.num_samples, **measure(answers.FIGURES, evidence)}
+    results["tokens"] = sum(len(response.tokens) for group in (*sampled, *greedy) for response in group.responses)
+    results["seconds"] = time.perf_counter() - began
+    rows = [row for group, values in zip(sampled, evidence.judged, strict=True) for row in rows_of(group, values, settings)]
+    rows += [row for group, value in zip(greedy, evidence.greedy, strict=True) for row in rows_of(group, [value], settings, greedy=True)]
+    return EvalResult(results, rows)
 
 
 def scored(written: Iterator[Group], prompts: Sequence[Prompt], workers: RewardWorkers, stop: StopAsked | None) -> list[Group]:
@@ -124,28 +96,26 @@ def scored(written: Iterator[Group], prompts: Sequence[Prompt], workers: RewardW
     return in_order(prompts, [each.result() for each in pending])
 
 
-def chosen_table(
-    groups: Sequence[Group], judged: Sequence[Sequence[float | None]], ks: Sequence[int], settings: EvalSettings, gold: Sequence[str]
-) -> dict[str, Interval]:
-    """maj@k and, where the gold is another than what is trained on, bon@k. Answers that were not judged are left out."""
-    vote, rows = Vote(canonical=cache(answered)), []
-    for group, values in zip(groups, judged, strict=True):
-        known = [(response, settings.passes(value)) for response, value in zip(group.responses, values, strict=True) if value is not None]
-        if known:
-            rows.append(([response for response, _ in known], [right for _, right in known]))
-    found = {f"maj@{k}": mean_interval([right_at(vote, responses, right, k) for responses, right in rows]) for k in ks}
-    paid = [[(r.total, right) for r, right in zip(*row, strict=True) if r.total is not None] for row in rows] if gold else []
-    fewest = min(map(len, paid), default=0)  # an answer without a total is never chosen, as if it had not been drawn
-    for k in [k for k in ks if k <= fewest]:
-        found[f"bon@{k}"] = mean_interval([best_right_at([total for total, _ in each], [right for _, right in each], k) for each in paid])
-    return found
-
-
-def of_reward(name: str, groups: Sequence[Group]) -> Interval | None:
-    """One reward's mean over prompts; None where it has said nothing."""
-    parts = [[response.score.parts[name].value for response in group.responses if response.score] for group in groups]
-    means = [fmean(known) for row in parts if (known := [value for value in row if value is not None])]
-    return mean_interval(means) if means else None
+def gathered(
+    sampled: Sequence[Group], greedy: Sequence[Group], workers: RewardWorkers, settings: EvalSettings, seen: Sequence[str]
+) -> Answers:
+    """The evidence for figures of answers. Raises RewardsFailed where most rewards failed, or none applies to any answer."""
+    problem = too_many_failures(sampled) or too_many_failures(greedy)
+    if problem:
+        raise RewardsFailed(problem)
+    gold = [spec.name for spec in workers.specs if spec.gold]
+    evidence = Answers(
+        groups=sampled,
+        judged=[[judgement(response, gold) for response in group.responses] for group in sampled],
+        greedy=[judgement(response, gold) for group in greedy for response in group.responses],
+        passes=settings.passes,
+        rewards=[spec.name for spec in workers.specs],
+        gold=gold,
+        seen=seen,
+    )
+    if not evidence.known:
+        raise RewardsFailed("no reward applies to any answer; run `ikusei check` on the recipe to see what its rewards say")
+    return evidence
 
 
 def judgement(response: Response, gold: Sequence[str]) -> float | None:

@@ -12,17 +12,18 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
+from ikusei.figures import answers
 from ikusei.guard.workers import RewardWorkers
-from ikusei.loops.chance import by_guessing
 from ikusei.loops.data import Rows
-from ikusei.loops.evaluate import EvalSettings, Evaluation, evaluate
+from ikusei.loops.evaluate import EvalResult, EvalSettings, evaluate
 from ikusei.loops.steps import StopAsked
-from ikusei.protocols import Sampler
+from ikusei.protocols import Sampler, Task
 from ikusei.text.chat import render
 from ikusei.types import Example, Message, Prompt, Sampling, content_id
 
 PLAIN = "{prompt}\n"  # the form of a model without a chat template, where none is given
 PLENTY = 10_000  # training rows that examples are drawn from, where they have no end
+SEEN = 512  # training rows whose gold answers are the chance baselines
 TRIES = 1_000  # rows looked at for examples that differ
 
 
@@ -54,20 +55,25 @@ def evaluate_with_shots(
     sampling: Sampling,
     seed: int,
     stop: StopAsked | None = None,
-) -> Evaluation:
-    """`evaluate` without examples, with what guessing would reach, and then with each number of `settings.shots`: `3-shot/pass@1` and
-    `3-shot/reward`, say. Raises ValueError where no row is held out."""
+) -> EvalResult:
+    """`evaluate` without examples, and then the headline figures with each number of `settings.shots`: `3-shot/pass@1` and `3-shot/reward`,
+    say. Raises ValueError where no row is held out."""
     prompts = [held_out(rows, settings.num_prompts, shots, settings.form) for shots in (0, *settings.shots)]
     if not prompts[0]:
         raise ValueError("eval: the task holds no row out; give it more rows or a larger test_share, or set eval.num_prompts: 0")
-    zero, *rest = [evaluate(sampler, each, workers, settings, sampling, seed, stop) for each in prompts]
-    told = [
-        (f"{shots}-shot/{name}", few.results[name])
-        for shots, few in zip(settings.shots, rest, strict=True)
-        for name in ("pass@1", "reward")
-    ]
-    ks = [int(key.removeprefix("pass@")) for key in zero.results if key.startswith("pass@")]
-    return Evaluation({**zero.results, **by_guessing(rows.task, prompts[0], ks), **dict(told)}, zero.rows)
+    zero = evaluate(sampler, prompts[0], workers, settings, sampling, seed, stop, seen=seen_answers(rows.task))
+    results = dict(zero.results)
+    for shots, each in zip(settings.shots, prompts[1:], strict=True):
+        few = evaluate(sampler, each, workers, settings, sampling, seed, stop).results
+        results |= {f"{shots}-shot/{figure.name}": few[figure.name] for figure in answers.FIGURES if figure.headline and figure.name in few}
+    return EvalResult(results, zero.rows)
+
+
+def seen_answers(task: Task) -> tuple[str, ...]:
+    """Gold answers of the first training rows; () where one has none."""
+    count = task.num_rows("train")
+    gold = [task.row("train", index).columns.get("answer") for index in range(SEEN if count is None else min(count, SEEN))]
+    return () if None in gold else tuple(map(str, gold))
 
 
 def examples(rows: Rows, index: int, shots: int) -> list[Example]:

@@ -16,7 +16,7 @@ from statistics import fmean, pstdev
 
 import numpy as np
 
-from ikusei.forest import count
+from ikusei.forest import Forest, count
 from ikusei.intervals import centred, correlation
 from ikusei.protocols import Metrics
 from ikusei.text.answer import split_thought
@@ -116,6 +116,21 @@ def gold_of(response: Response, gold: Sequence[str]) -> float | None:
     values = [response.score.parts[name].value for name in gold] if response.score else []
     known = [value for value in values if value is not None]
     return fmean(known) if known and len(known) == len(values) else None
+
+
+def of_forest(forest: Forest) -> Metrics:
+    """What the credit of the kept groups looks like: `sampling/importance_mean` and `advantage/effective`, where there are such streams."""
+    weights = {"sampling/importance_mean": float(forest["importance_M"].mean())} if "importance_M" in forest.streams else {}
+    return weights | effective_share(advantages(forest))
+
+
+def advantages(forest: Forest) -> list[float]:
+    """Of each response: its own, or the mean over its tokens, or none where the algorithm gives none."""
+    if "advantage_R" in forest.streams:
+        return forest["advantage_R"].tolist()
+    if "advantage_M" in forest.streams:
+        return (forest.sum_R(forest["advantage_M"]) / forest.length_R.clamp(min=1)).tolist()
+    return []
 
 
 def effective_share(advantages: Sequence[float]) -> Metrics:

@@ -30,9 +30,9 @@ class Normalising:
             raise ValueError(f"got num_prompts={self.num_prompts}, num_samples={self.num_samples}; allowed: 0 or more, 1 or more")
 
 
-def mean_and_std(model: Asked, groups: Sequence[Group], tokens_per_part: int) -> tuple[float, float]:
+def mean_and_std(model: Asked, groups: Sequence[Group], tokens_per_microbatch: int) -> tuple[float, float]:
     """Of the rewards of all responses. Raises ValueError where they are all the same: then no scale makes their spread 1."""
-    said = [model.forward(part).reward_R for part in plant(groups).split(tokens_per_part)]
+    said = [model.forward(part).reward_R for part in plant(groups).split(tokens_per_microbatch)]
     reward_R = torch.cat([each for each in said if each is not None]).double()
     mean, std = float(reward_R.mean()), float(reward_R.std(correction=0))
     if not std > 0:

@@ -10,19 +10,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from torch import Tensor
 
-from ikusei.forest import Forest, Totals, count, plant
-from ikusei.guard.outcomes import failure_counts, too_many_failures
+from ikusei.forest import Forest, Totals, count
+from ikusei.guard.outcomes import failure_counts, gold_names, too_many_failures
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.data import Rows
-from ikusei.loops.metrics import describe, effective_share, peak_memory_mb
+from ikusei.loops.metrics import advantages, describe, of_forest, peak_memory_mb
 from ikusei.loops.order import in_order
 from ikusei.loops.precompute import Before, along_M
 from ikusei.loops.replay import Replay, Replaying
-from ikusei.loops.steps import Moving, RewardsFailed, Schedule, Shape, Step, StopAsked, naming, update, with_gap
-from ikusei.protocols import Algorithm, LossFunction, Metrics, Policy, Sampler, State
+from ikusei.loops.steps import Moving, RewardsFailed, Schedule, Shape, Step, StopAsked
+from ikusei.loops.update import naming, update, with_gap
+from ikusei.protocols import Algorithm, LossFunction, Metrics, Policy, Sampler, State, next_state
 from ikusei.samplers.draw import response_seed
 from ikusei.types import Group, Prompt, Sampling
 
@@ -32,10 +34,14 @@ class OnlineSettings:
     """Each step samples `num_responses` answers for `prompts_per_step` prompts and makes `updates_per_step` updates from them.
 
     `refill_rounds` > 0 samples further prompts, so many times at most, until `prompts_per_step` groups teach something (DAPO's dynamic
-    sampling). `tokens_per_part` bounds the memory of the update and changes no number. With `importance_cap` each token's loss is
+    sampling). `tokens_per_microbatch` bounds the memory of the update and changes no number. With `importance_cap` each token's loss is
     weighted by how likely the policy holds it over how likely it was when sampled, at most this (truncated importance sampling, 2 is
     usual): for samples of another distribution, cut by top-p or written in another precision.
     """
+
+    samples: ClassVar[bool] = True  # its answers, so it needs rewards
+    needs_rewards: ClassVar[bool] = True
+    serves: ClassVar[frozenset[str]] = frozenset({"old", "reference", "value", "mismatched", "tiers"})  # of what algorithms need
 
     steps: int = 100
     prompts_per_step: int = 16
@@ -46,7 +52,7 @@ class OnlineSettings:
     warmup_steps: int = 0
     lr_shape: Shape = "constant"
     min_lr: float = 0.0
-    tokens_per_part: int = 4096
+    tokens_per_microbatch: int = 4096
     importance_cap: float | None = None
     save_every: int = 20
     max_failures: float = 0.5  # the run stops when a reward fails on a larger share of a step's answers
@@ -54,7 +60,7 @@ class OnlineSettings:
     replay: Replaying = field(default_factory=Replaying)
 
     def __post_init__(self) -> None:
-        at_least_one = ("steps", "prompts_per_step", "num_responses", "updates_per_step", "tokens_per_part", "save_every")
+        at_least_one = ("steps", "prompts_per_step", "num_responses", "updates_per_step", "tokens_per_microbatch", "save_every")
         low = {name: value for name, value in vars(self).items() if name in at_least_one and value < 1}
         if low or self.refill_rounds < 0:
             raise ValueError(f"got {low or {'refill_rounds': self.refill_rounds}}; allowed: 1 or more (refill_rounds: 0 or more)")
@@ -81,7 +87,8 @@ class Online:
     replay: Replay | None = None
 
     def steps(self, start: int, state: State, stop: StopAsked) -> Iterator[Step]:
-        """Steps `start` + 1 to the last, each one yielded when its update is made; ends early once `stop` is asked."""
+        """Steps `start` + 1 to the last, each one yielded when its update is made; ends early once `stop` is asked. Raises
+        RewardsFailed; and NonFinite, with the weights as they were before the update."""
         for number in range(start, self.settings.steps):
             began = time.perf_counter()
             groups, clock = self.sample(number)
@@ -90,20 +97,25 @@ class Online:
             kept = [group for group, yes in zip(whole, keep, strict=True) if yes]
             metrics = describe(groups, len(kept), self.gold) | failure_counts(groups) | clock
             trained = time.perf_counter()
-            learned, advantages = self.learn(number, kept, count(whole), state)
-            metrics |= learned | effective_share(advantages)
-            state = self.algorithm.advance(state, metrics)
+            forest = self.forest(kept, count(whole), state)
+            metrics |= of_forest(forest)
+            replayed = self.replay.pieces(number) if self.replay else []
+            lr = self.settings.schedule().at(number, self.settings.steps)
+            with naming(self.policy, number, kept, forest, self.algorithm.loss):
+                for loss in self.losses:
+                    metrics |= update(self.policy, [(forest, loss), *replayed], self.settings.tokens_per_microbatch, lr)
+            state = next_state(self.algorithm, state, metrics)
             self.settings.reference.after(number + 1, self.before.reference, self.policy)
             now = time.perf_counter()
             metrics |= {"time/train": now - trained, "time/step": now - began, "memory/peak_mb": peak_memory_mb()}
-            yield Step(number + 1, metrics, groups, keep, state, placed(groups, keep, advantages))
+            yield Step(number + 1, metrics, groups, keep, state, placed(groups, keep, advantages(forest)))
             if stop:
                 return
 
     @property
     def gold(self) -> list[str]:
         """The rewards that are not trained on."""
-        return [spec.name for spec in self.workers.specs if spec.gold]
+        return gold_names(self.workers.specs)
 
     def sample(self, number: int) -> tuple[list[Group], Metrics]:
         """Scored groups of a step, in the order of asking, and the seconds spent. Raises RewardsFailed."""
@@ -131,35 +143,24 @@ class Online:
         clock["time/reward"] += time.perf_counter() - written
         return scored
 
-    def learn(self, number: int, kept: Sequence[Group], totals: Totals, state: State) -> tuple[Metrics, list[float]]:
-        """The updates of a step, and the advantage of each kept response where the algorithm gives one. Raises NonFinite, naming the step
-        and the group, with the weights as they were before the update."""
-        forest = plant(kept, totals, self.sampling.temperature)
-        if kept:
-            forest = forest.with_streams(self.asked_before(kept, forest))
-            forest = forest.with_streams(self.algorithm.credit(kept, forest, state))
-        lr = self.settings.schedule().at(number, self.settings.steps)
-        losses: list[LossFunction] = [self.algorithm.loss] * self.settings.updates_per_step
-        if not self.sampling.truncated:
-            losses[0] = with_gap(losses[0])  # only the first update sees the weights that sampled
-        replayed = self.replay.pieces(number) if self.replay else []
-        metrics: Metrics = {}
-        if "importance_M" in forest.streams:
-            metrics["sampling/importance_mean"] = float(forest["importance_M"].mean())
-        with naming(self.policy, number, kept, forest, self.algorithm.loss):
-            for loss in losses:
-                metrics |= update(self.policy, [(forest, loss), *replayed], self.settings.tokens_per_part, lr)
-        return metrics, advantages(forest)
+    def forest(self, kept: Sequence[Group], totals: Totals, state: State) -> Forest:
+        """What the updates of a step learn from: see `Before.forest`. `totals` are of every group of the step, as `whole` gives them."""
+        return self.before.forest(self.algorithm, kept, totals, state, self.sampling.temperature, self.sampled_streams)
 
-    def asked_before(self, groups: Sequence[Group], forest: Forest) -> dict[str, Tensor]:
-        """The streams that need forwards without gradient. The sampler's own log-probs serve as the old ones, unless it cut words off."""
+    def sampled_streams(self, forest: Forest) -> dict[str, Tensor]:
+        """What the policy that sampled held of its answers. Its own log-probs serve as the old ones, unless it cut words off."""
         cap, sampled_M = self.settings.importance_cap, forest["sampled_logp_M"]
-        streams = self.before.streams(groups, forest)
         differs = self.sampling.truncated or cap is not None
-        old_M = along_M(self.policy, forest, self.settings.tokens_per_part) if differs else sampled_M
-        if "old" in self.algorithm.needs:
-            streams["old_logp_M"] = old_M
+        old_M = along_M(self.policy, forest, self.settings.tokens_per_microbatch) if differs else sampled_M
+        streams = {"old_logp_M": old_M} if "old" in self.algorithm.needs else {}
         return streams if cap is None else {**streams, "importance_M": (old_M - sampled_M).exp().clamp(max=cap)}
+
+    @property
+    def losses(self) -> list[LossFunction]:
+        """One for each update of a step. Only the first sees the weights that sampled: there the sampler's log-probs are held against them,
+        unless it cut words off."""
+        losses: list[LossFunction] = [self.algorithm.loss] * self.settings.updates_per_step
+        return losses if self.sampling.truncated else [with_gap(losses[0]), *losses[1:]]
 
     def whole(self, group: Group) -> Group:
         """The group as it is learned from: without failed responses, and ranked by its totals where the algorithm asks for that."""
@@ -171,15 +172,6 @@ class Online:
 
     def keeps(self, group: Group) -> bool:
         return bool(group.responses) and self.algorithm.keep(group)
-
-
-def advantages(forest: Forest) -> list[float]:
-    """Of each response: its own, or the mean over its tokens, or none where the algorithm gives none."""
-    if "advantage_R" in forest.streams:
-        return forest["advantage_R"].tolist()
-    if "advantage_M" in forest.streams:
-        return (forest.sum_R(forest["advantage_M"]) / forest.length_R.clamp(min=1)).tolist()
-    return []
 
 
 def round_seed(seed: int, step: int, round: int) -> int:

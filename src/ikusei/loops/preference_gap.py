@@ -3,9 +3,9 @@
     gap        mean log p(t) of what the policy writes itself  -  mean log p(t) of the data's answers      nats a token, of chosen
                and of rejected answers, each answer counting alike: 0 on average where the data is what it writes at temperature 1, below
                where it is the likelier part of that, as right answers are
-    outdone    the share of prompts to which its own answer earns more than the chosen one (as in filtered DPO, arXiv:2404.13846)
+    outdone    the share of prompts to which its own answer earns more than the chosen one
 
-How the log-probs of held-out answers moved in training is told by the report (run/gains.py: likelihood displacement, arXiv:2410.08847).
+How the log-probs of held-out answers moved in training is told by the report (figures/rows.py: likelihood displacement, arXiv:2410.08847).
 Of pairs far away a loss mostly lowers what the policy never says: the margin grows, its answers hardly change. Of chosen answers that are
 worse than its own it learns to be worse (arXiv:2408.06266).
 """
@@ -16,9 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from ikusei.figures import rows
+from ikusei.figures.figure import measure
+from ikusei.figures.rows import Gaps
 from ikusei.forest import plant
 from ikusei.guard.workers import RewardWorkers
-from ikusei.intervals import Interval, mean_interval
+from ikusei.intervals import Interval
 from ikusei.loops.order import in_order
 from ikusei.loops.precompute import along_M
 from ikusei.protocols import Policy
@@ -28,8 +31,8 @@ FAR = 1.0  # nats a token: the policy holds the data's tokens e times less likel
 OUTDONE = 0.5
 
 
-def distance(
-    policy: Policy, groups: Sequence[Group], sampling: Sampling, seed: int, tokens_per_part: int, workers: RewardWorkers | None
+def preference_gap(
+    policy: Policy, groups: Sequence[Group], sampling: Sampling, seed: int, tokens_per_microbatch: int, workers: RewardWorkers | None
 ) -> dict[str, Interval]:
     """Of rows with pairs, by one answer of the policy's own to each prompt, from its whole distribution; {} where no row has a pair."""
     pairs = [replace(group, prompt=replace(group.prompt, id=f"{group.prompt.id}/{n}")) for n, group in enumerate(groups) if group.pairs]
@@ -38,39 +41,39 @@ def distance(
     prompts = [group.prompt for group in pairs]
     whole = replace(sampling, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
     own = in_order(prompts, list(policy.snapshot().sample(prompts, 1, whole, seed)))
-    mine = _per_token(policy, own, tokens_per_part)
-    theirs = _per_token(policy, pairs, tokens_per_part)
-    found: dict[str, Interval] = {}
-    for name, tier in (("chosen", min), ("rejected", max)):
-        of_rows = [_mean_of_tier(group, logps, tier(group.tiers or (0,))) for group, logps in zip(pairs, theirs, strict=True)]
-        found[f"gap/{name}"] = mean_interval([a[0] - b for a, b in zip(mine, of_rows, strict=True)])
-    lost = _outdone(pairs, own, workers) if workers is not None else []
-    return found | ({"outdone": mean_interval(lost)} if lost else {})
+    data = list(zip(pairs, _per_token(policy, pairs, tokens_per_microbatch), strict=True))
+    gaps = Gaps(
+        own=[logps[0] for logps in _per_token(policy, own, tokens_per_microbatch)],
+        chosen=[_mean_of_tier(group, logps, min(group.tiers or (0,))) for group, logps in data],
+        rejected=[_mean_of_tier(group, logps, max(group.tiers or (0,))) for group, logps in data],
+        outdone=_outdone(pairs, own, workers) if workers is not None else [],
+    )
+    return measure(rows.FIGURES, gaps)
 
 
-def advice(found: Mapping[str, Interval]) -> str | None:
+def advice(figures: Mapping[str, Interval]) -> str | None:
     """What to do about data that does not fit, in words; None where it does."""
-    told = []
-    gap, outdone = found.get("gap/chosen"), found.get("outdone")
+    advised = []
+    gap, outdone = figures.get("gap/chosen"), figures.get("outdone")
     if gap is not None and gap.low > FAR:
-        told.append(
+        advised.append(
             f"the chosen answers are {gap.value:.1f} nats a token less likely than the model's own: they come from elsewhere. Make pairs "
             "of its own answers (collect: {kind: pairs}), or teach it the chosen ones first (algorithm: lm)"
         )
     if outdone is not None and outdone.low > OUTDONE:
-        told.append(
+        advised.append(
             f"to {outdone.value:.0%} of the prompts its own answer earns more than the chosen one: make pairs of its own answers, or lower "
             "both (algorithm: {name: apo, kind: down})"
         )
-    return "; ".join(told) or None
+    return "; ".join(advised) or None
 
 
-def _per_token(policy: Policy, groups: Sequence[Group], tokens_per_part: int) -> list[list[float]]:
+def _per_token(policy: Policy, groups: Sequence[Group], tokens_per_microbatch: int) -> list[list[float]]:
     """For each group the mean log-prob of each response's scored tokens."""
     forest = plant(groups)
-    mean_R = forest.sum_R(along_M(policy, forest, tokens_per_part)) / forest.length_R.clamp(min=1)
-    rows = iter(mean_R.tolist())
-    return [[next(rows) for _ in group.responses] for group in groups]
+    mean_R = forest.sum_R(along_M(policy, forest, tokens_per_microbatch)) / forest.length_R.clamp(min=1)
+    logps = iter(mean_R.tolist())
+    return [[next(logps) for _ in group.responses] for group in groups]
 
 
 def _mean_of_tier(group: Group, logps: Sequence[float], tier: int) -> float:

@@ -1,16 +1,15 @@
-"""What a training step needs in every loop: the learning rate, the update, what a step leaves, and how a run is stopped."""
+"""What a training step needs in every loop: the learning rate, a reference that moves, what a step leaves, and how a run is stopped."""
 
 from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ikusei.forest import Forest, Loss, Outputs
-from ikusei.protocols import LossFunction, Metrics, Policy, Reference, State
+from ikusei.protocols import Metrics, Policy, Reference, State
 from ikusei.types import Group
 
 Shape = Literal["constant", "cosine", "linear"]
@@ -56,7 +55,7 @@ class Moving:
     def after(self, number: int, reference: Reference | None, policy: Policy) -> None:
         """Moves it where the step with this number (1 for the first) is one to move after."""
         if self.every and number % self.every == 0 and reference is not None:
-            reference.follow(policy, self.mix)
+            reference.follow(self.mix)
 
 
 @dataclass(frozen=True)
@@ -71,54 +70,8 @@ class Step:
     advantages: dict[tuple[int, int], float] = field(default_factory=dict)  # by position of the group and of the response
 
 
-class NonFinite(FloatingPointError):
-    """A loss or a gradient is no number; the message names the group. The update was not made."""
-
-
 class RewardsFailed(RuntimeError):
     """A reward failed on too many answers to go on; the message names it and shows one of them."""
-
-
-def update(policy: Policy, pieces: Sequence[tuple[Forest, LossFunction]], tokens_per_part: int, lr: float) -> Metrics:
-    """One optimiser step on the sum of the losses, part by part. Raises FloatingPointError before the weights are touched."""
-    total: Metrics = {}
-    for forest, loss in pieces:
-        for part in forest.split(tokens_per_part) if forest.trees else []:
-            for name, value in policy.forward_backward(part, loss).items():
-                total[name] = total.get(name, 0.0) + value
-    if not math.isfinite(total.get("loss", 0.0)):
-        policy.zero_grad()
-        raise NonFinite(f"the loss is {total['loss']}")
-    return total | policy.optim_step(lr)
-
-
-@contextmanager
-def naming(policy: Policy, number: int, groups: Sequence[Group], forest: Forest, loss: LossFunction) -> Iterator[None]:
-    """Around an update: what is no number there is a NonFinite that names step `number` (from 0) and the group."""
-    try:
-        yield
-    except FloatingPointError as error:
-        raise NonFinite(f"step {number + 1}: {error}, {blame(policy, forest, groups, loss)}") from error
-
-
-def blame(policy: Policy, forest: Forest, groups: Sequence[Group], loss: LossFunction) -> str:
-    """Which group makes the loss no number, in words."""
-    for group, tree in zip(groups, forest.each_tree(), strict=True):
-        out = policy.forward(tree)
-        if not math.isfinite(float(loss(out, tree.to(out.logp_M.device)).value)):
-            return f"first in group {group.prompt.id} ({group.prompt.text[:80]!r})"
-    return "in no group alone: only the gradient is not finite; a smaller learning rate or clip_norm may help"
-
-
-def with_gap(loss: LossFunction) -> LossFunction:
-    """The loss, and as a metric how far the policy's log-probs lie from the sampler's (mean over tokens, nats)."""
-
-    def measured(out: Outputs, forest: Forest) -> Loss:
-        result = loss(out, forest)
-        gap = (out.logp_M.detach() - forest["sampled_logp_M"]).abs().sum() / forest.totals.laid_tokens
-        return Loss(result.value, {**result.metrics, "sampling/logp_gap": gap})
-
-    return measured
 
 
 class StopAsked:

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from ikusei.forest import count, plant
+from ikusei.forest import Forest, Totals, count
 from ikusei.loops.data import Rows
 from ikusei.loops.filtering import Filter
 from ikusei.loops.metrics import peak_memory_mb
 from ikusei.loops.normalise import Normalising
 from ikusei.loops.precompute import Before
 from ikusei.loops.replay import Replay, Replaying
-from ikusei.loops.steps import Moving, Schedule, Shape, Step, StopAsked, naming, update
-from ikusei.protocols import Algorithm, Policy, State
+from ikusei.loops.steps import Moving, Schedule, Shape, Step, StopAsked
+from ikusei.loops.update import naming, update
+from ikusei.protocols import Algorithm, Policy, State, next_state
 from ikusei.types import Group
 
 
 @dataclass(frozen=True)
 class SupervisedSettings:
     """Each step takes `examples_per_step` rows and makes one update. `in_order` reads them as they come, else they are shuffled each
-    epoch. `tokens_per_part` bounds the memory of the update and changes no number. `cut_at` is how many tokens a prompt with a response
-    may have; what is longer is cut only where it is given. `filtered` drops pairs that the policy has outgrown (see filtering.py);
-    `normalise` is for reward models (see normalise.py)."""
+    epoch. `tokens_per_microbatch` bounds the memory of the update and changes no number. `cut_at` is how many tokens a prompt with a
+    response may have; what is longer is cut only where it is given. `filtered` drops pairs that the policy has outgrown (filtering.py);
+    `normalise` is for reward models (normalise.py)."""
+
+    samples: ClassVar[bool] = False
+    serves: ClassVar[frozenset[str]] = frozenset({"reference", "value", "mismatched", "reward"})  # of what algorithms need
 
     steps: int = 100
     examples_per_step: int = 32
@@ -32,7 +37,7 @@ class SupervisedSettings:
     warmup_steps: int = 0
     lr_shape: Shape = "cosine"
     min_lr: float = 0.0
-    tokens_per_part: int = 4096
+    tokens_per_microbatch: int = 4096
     save_every: int = 100
     cut_at: int | None = None
     filtered: bool = False
@@ -41,11 +46,15 @@ class SupervisedSettings:
     normalise: Normalising = field(default_factory=Normalising)
 
     def __post_init__(self) -> None:
-        at_least_one = ("steps", "examples_per_step", "tokens_per_part", "save_every", "cut_at")
+        at_least_one = ("steps", "examples_per_step", "tokens_per_microbatch", "save_every", "cut_at")
         low = {name: value for name, value in vars(self).items() if name in at_least_one and value is not None and value < 1}
         if low:
             raise ValueError(f"got {low}; allowed: 1 or more")
         self.schedule()
+
+    @property
+    def needs_rewards(self) -> bool:
+        return self.filtered
 
     def schedule(self) -> Schedule:
         return Schedule(self.lr, self.warmup_steps, self.lr_shape, self.min_lr)
@@ -73,15 +82,12 @@ class Supervised:
                 return
             keep = [self.algorithm.keep(group) for group in groups]
             kept = [group for group, yes in zip(groups, keep, strict=True) if yes]
-            forest = plant(kept, count(groups))
-            if kept:
-                forest = forest.with_streams(self.before.streams(kept, forest))
-                forest = forest.with_streams(self.algorithm.credit(kept, forest, state))
+            forest = self.forest(kept, count(groups), state)
             pieces = [(forest, self.algorithm.loss), *(self.replay.pieces(number) if self.replay else [])]
             lr = self.settings.schedule().at(number, self.settings.steps)
             with naming(self.policy, number, kept, forest, self.algorithm.loss):
-                metrics = update(self.policy, pieces, self.settings.tokens_per_part, lr)
-            state = {**state, **self.algorithm.advance(state, metrics)}
+                metrics = update(self.policy, pieces, self.settings.tokens_per_microbatch, lr)
+            state = {**state, **next_state(self.algorithm, state, metrics)}
             self.settings.reference.after(number + 1, self.before.reference, self.policy)
             metrics |= {"time/step": time.perf_counter() - began, "memory/peak_mb": peak_memory_mb()}
             metrics["completions/mean_length"] = count(groups).tokens / count(groups).responses
@@ -97,3 +103,7 @@ class Supervised:
             return self.rows.examples(number, self.settings.examples_per_step), state
         groups, filtered = self.filter.take(number, self.settings.examples_per_step, state.get("filter"))
         return groups, {**state, "filter": filtered}
+
+    def forest(self, kept: Sequence[Group], totals: Totals, state: State) -> Forest:
+        """What the update of a step learns from: see `Before.forest`. `totals` are of every group of the step."""
+        return self.before.forest(self.algorithm, kept, totals, state)

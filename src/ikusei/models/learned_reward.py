@@ -61,6 +61,11 @@ class Judge:
         self.name, self.settings = name, settings
         self.members = [Member.load(name, model, tokenizer) for model in settings.models]
 
+    @property
+    def num_parameters(self) -> int:
+        """Of all members."""
+        return sum(weight.numel() for member in self.members for weight in member.model.model.parameters())
+
     @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> list[list[dict[str, Part]]]:
         said = [member.rewards(groups) for member in self.members]

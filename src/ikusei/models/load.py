@@ -19,15 +19,14 @@ from transformers.utils import logging
 from ikusei.models.adapter import TRAINED_IN, four_bits
 from ikusei.models.body import said_by
 from ikusei.models.heads import fresh_score
-
-SEEDLING = Path(__file__).parents[3] / "seedling"
+from ikusei.registry import SEEDLING
 
 
 def resolve(name: str) -> str:
     """The folder or hub id behind a name. Raises ValueError where a path is meant and nothing is there."""
     if name == "seedling":
         if not (SEEDLING / "config.json").exists():
-            raise ValueError("model 'seedling': it is not here; it lives in the repository's folder seedling/; clone the repository")
+            raise ValueError(f"model 'seedling': {SEEDLING} has no config.json; install ikusei anew, or clone the whole repository")
         return str(SEEDLING)
     folder = Path(name).expanduser()
     if folder.is_dir() and not (folder / "config.json").exists():

@@ -10,30 +10,30 @@ from rich.console import Console
 from ikusei.loops.collect import Collect, Collected, CollectSettings
 from ikusei.loops.metrics import describe, lengths, scored_tokens
 from ikusei.loops.steps import stop_on_interrupt
-from ikusei.recipe.build import Parts
+from ikusei.recipe.build import Components
 from ikusei.recipe.schema import Recipe
 from ikusei.run import files
 from ikusei.run.display import display
 from ikusei.run.folder import DATA, Run
 
 
-class Collecting:
+class CollectionRun:
     """One collection under way. It goes on after the last step whose line of metrics is whole."""
 
-    def __init__(self, recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
+    def __init__(self, recipe: Recipe, components: Components, run: Run, console: Console) -> None:
         assert recipe.collect is not None, "a recipe that collects"
-        self.recipe, self.parts, self.run, self.console = recipe, parts, run, console
+        self.recipe, self.components, self.run, self.console = recipe, components, run, console
         self.settings: CollectSettings = recipe.collect
         self.step = self.tokens_sampled = self.num_rows = 0
 
     def go(self) -> str:
         """Returns the run's status."""
-        recipe, parts = self.recipe, self.parts
-        self._take_up()
-        with parts.workers(self.run.path / "logs" / "rewards.log") as workers, stop_on_interrupt() as stop:
-            loop = Collect(parts.policy.snapshot(), parts.rows, workers, recipe.sampling, self.settings, recipe.seed)
+        recipe, made = self.recipe, self.components
+        self._restore()
+        with made.workers(self.run.path / "logs" / "rewards.log") as workers, stop_on_interrupt() as stop:
+            loop = Collect(made.policy.snapshot(), made.rows, workers, recipe.sampling, self.settings, recipe.seed)
             with display(loop.num_steps, str(self.run.path), self.console) as shown:
-                shown.say(parts.policy.said)
+                shown.say(made.policy.description)
                 for step in loop.steps(self.step, stop):
                     metrics = self._keep(step)
                     shown.update(step.number, metrics, None)
@@ -55,7 +55,7 @@ class Collecting:
     def data(self) -> Path:
         return self.run.path / DATA
 
-    def _take_up(self) -> None:
+    def _restore(self) -> None:
         """Where the last whole step left off; rows after it are cut."""
         rows = files.read_lines(self.run.path / "metrics.jsonl")
         if rows:

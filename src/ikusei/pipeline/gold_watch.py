@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from ikusei.guard.watch import GOLD_IS_PAST, Alarm, Watch, samples
 from ikusei.guard.workers import RewardWorkers
@@ -17,10 +17,7 @@ from ikusei.loops import few_shot
 from ikusei.loops.evaluate import evaluate
 from ikusei.loops.metrics import gold_of
 from ikusei.loops.steps import Step, StopAsked
-from ikusei.loops.supervised import SupervisedSettings
-from ikusei.models.causal import CausalModel
-from ikusei.pipeline.outcome import figure
-from ikusei.recipe.build import Parts
+from ikusei.recipe.build import Components
 from ikusei.recipe.schema import Recipe
 from ikusei.run.display import Display
 from ikusei.run.files import read_lines
@@ -28,21 +25,20 @@ from ikusei.run.folder import Run, checkpoints
 from ikusei.run.read import GOLD
 
 
-class Watching:
-    """What a journey asks at every step."""
+class GoldWatch:
+    """What a training run asks at every step."""
 
-    def __init__(self, recipe: Recipe, parts: Parts, run: Run) -> None:
-        self.recipe, self.parts, self.run = recipe, parts, run
-        self.golds = [spec.name for spec in parts.rewards if spec.gold]
-        self.watch = Watch(parts.rewards, recipe.watch)
-        self.supervised = isinstance(recipe.train, SupervisedSettings)
+    def __init__(self, recipe: Recipe, components: Components, run: Run) -> None:
+        self.recipe, self.components, self.run = recipe, components, run
+        self.golds = recipe.gold
+        self.watch = Watch(components.rewards, recipe.watch)
         self.alarmed = False  # by a step of this process, and not before a resume
 
-    def take_up(self) -> None:
+    def restore(self) -> None:
         """What is recorded, so that nothing is told twice."""
         told = [event for event in read_lines(self.run.path / "events.jsonl") if event["kind"] == "alarm"]
         alarms = [Alarm(**{name: event[name] for name in ("name", "step", "since", "text", "do")}) for event in told]
-        self.watch.take_up(read_lines(self.run.path / "metrics.jsonl"), alarms)
+        self.watch.restore(read_lines(self.run.path / "metrics.jsonl"), alarms)
 
     def see(self, step: Step, metrics: Mapping[str, float], shown: Display) -> None:
         """Tells and records what this step raises, with the answers that show it."""
@@ -73,9 +69,9 @@ class Watching:
         wanted = self.stops or step == 0 if watch.action == "stop_at_best_gold" else False
         wanted = wanted or (step > 0 and watch.gold_every > 0 and step % watch.gold_every == 0)
         rows = self.recipe.eval_task.num_rows("test") != 0 and self.recipe.eval.num_prompts > 0
-        return wanted and bool(self.golds) and rows and not self.supervised and isinstance(self.parts.policy.causal, CausalModel)
+        return wanted and bool(self.golds) and rows and self.recipe.train.samples
 
-    def gains(self, step: int, workers: RewardWorkers | None, shown: Display, stop: StopAsked) -> bool:
+    def measure(self, step: int, workers: RewardWorkers | None, shown: Display, stop: StopAsked) -> bool:
         """Measures the gold on held-out prompts after this step, where it is due and was not measured yet. True where it is above that of
         every checkpoint. Ctrl-C ends the measurement, which is made again on resuming."""
         if workers is not None and self.due(step) and not self.run.read_eval(GOLD, step):
@@ -85,10 +81,10 @@ class Watching:
 
     def _measure(self, step: int, workers: RewardWorkers, shown: Display, stop: StopAsked) -> None:
         settings = replace(self.recipe.eval, num_samples=self.recipe.watch.gold_samples, shots=(), greedy=False)
-        prompts = few_shot.held_out(self.parts.eval_rows, settings.num_prompts, 0, settings.form)
-        found = evaluate(self.parts.policy.snapshot(), prompts, workers, settings, self.recipe.sampling, self.recipe.seed, stop)
+        prompts = few_shot.held_out(self.components.eval_rows, settings.num_prompts, 0, settings.form)
+        found = evaluate(self.components.policy.snapshot(), prompts, workers, settings, self.recipe.sampling, self.recipe.seed, stop)
         self.run.write_eval(GOLD, step, {"name": GOLD, "step": step, **found.results}, found.rows)
-        shown.say(f"after step {step} the gold on held-out prompts is {figure(asdict(found.results['reward']))}")
+        shown.say(f"after step {step} the gold on held-out prompts is {found.results['reward']}")
 
     def _gold(self, step: int) -> float:
         measured = self.run.read_eval(GOLD, step)
@@ -104,7 +100,7 @@ class Watching:
         """The policy becomes that of the best gold; returns its step."""
         best = self.best
         assert best is not None, "measured after the step that raised the alarm, if not before"
-        self.parts.policy.load(self.run.path / f"checkpoint-{best}")
+        self.components.policy.load(self.run.path / f"checkpoint-{best}")
         text = f"the watch ended the run; it leaves the model after step {best}, whose gold on held-out prompts was best"
         self.run.event("warning", step=best, text=text)
         shown.say(text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,17 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from ikusei.figures import answers, rows
 from ikusei.guard.outcomes import FAILURES
+from ikusei.intervals import Interval
+from ikusei.loops.steps import RewardsFailed
+from ikusei.loops.update import NonFinite
 from ikusei.protocols import Metrics
 from ikusei.run.files import read_lines
-from ikusei.run.folder import checkpoints, list_runs
+from ikusei.run.folder import Run, checkpoints, list_runs
 
 FAILED = tuple(f"{metric}/" for metric in FAILURES.values())
 EXIT = {"finished": 0, "failed": 1, "paused": 3, "interrupted": 130}
-TOLD = ("pass@1", "reward", "accuracy", "bits_per_byte")  # of what was measured, the last lines of a run
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,34 @@ class Outcome:
         return EXIT[self.summary["status"]]
 
 
+@dataclass
+class Ending:
+    """How a run ends, told by whoever carries it out."""
+
+    status: str = "finished"
+    problem: str | None = None
+
+
+@contextmanager
+def recorded(run: Run, summary: Callable[[str], dict[str, Any]], report: Callable[[Path], object]) -> Iterator[Ending]:
+    """Around a run: whatever happens inside, its folder says how it ended, with a summary and a report. Problems of the input, of rewards
+    and of the disk end here; what is a fault of ours is noted and raised."""
+    ending = Ending()
+    try:
+        yield ending
+    except (NonFinite, RewardsFailed, OSError, ValueError) as error:
+        ending.status, ending.problem = "failed", str(error)
+        run.event("error", text=ending.problem)
+    except KeyboardInterrupt:
+        ending.status = "interrupted"
+    except BaseException as error:
+        run.event("error", text=repr(error))
+        run.finish(summary("failed"))
+        raise
+    run.finish(summary(ending.status))
+    report(run.path)
+
+
 def warning_of(metrics: Metrics) -> str | None:
     """What a person should know of this step, in words; None where all is well."""
     failed = [(*name.split("/", 1), value) for name, value in metrics.items() if name.startswith(FAILED)]
@@ -42,12 +74,6 @@ def warning_of(metrics: Metrics) -> str | None:
     if metrics.get("groups/kept") == 0.0:
         told.append("no group of this step teaches anything: each one's answers all earned the same, or none could be scored")
     return "; ".join(told) or None
-
-
-def figure(measured: Mapping[str, float | None]) -> str:
-    """A value and its interval in words; of one prompt alone nothing is known but the value."""
-    value, low, high = (measured[name] for name in ("value", "low", "high"))
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def tell(outcome: Outcome, console: Console) -> None:
@@ -68,10 +94,10 @@ def tell(outcome: Outcome, console: Console) -> None:
         stage = "" if log.parent == outcome.folder else f" of {log.parent.name}"
         for alarm in (event for event in read_lines(log) if event["kind"] == "alarm"):
             console.print(Text.assemble(("alarm ", "bold red"), f"at step {alarm['step']}{stage}, {alarm['name']}: {alarm['text']}"))
-    for name in TOLD:
+    for name in (each.name for each in (*answers.FIGURES, *rows.FIGURES) if each.headline):
         if name in before and name in after:
-            old, new = figure(before[name]), figure(after[name])
-            console.print(Text.assemble(f"held-out {name}: {old} → ", (new, "bold green"), ", 95 % intervals"))
+            old, new = Interval.of(before[name]), Interval.of(after[name])
+            console.print(Text.assemble(f"held-out {name}: {old} → ", (f"{new}", "bold green"), ", 95 % intervals"))
     console.print(f"report  {outcome.folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     if (outcome.folder / "final" / "generation_config.json").is_file():  # a reward model has none
         console.print(f"chat    ikusei chat {outcome.folder}", markup=False, highlight=False, soft_wrap=True)

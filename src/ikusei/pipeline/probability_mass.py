@@ -32,24 +32,18 @@ from statistics import fmean, stdev
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ikusei.intervals import Interval, mean_interval
-from ikusei.models.causal import CausalModel
-from ikusei.models.load import load_model, load_tokenizer, resolve, to_device
-from ikusei.models.probe import probe
-from ikusei.models.score import Scored, read_texts, score
-from ikusei.protocols import Task
-from ikusei.recipe.schema import TASKS
+from ikusei.protocols import Sampler, Task
 from ikusei.report.plots import Bar, nested, standalone
 from ikusei.run.find import find_model
 from ikusei.samplers.load import load_sampler
-from ikusei.samplers.local import LocalSampler
-from ikusei.tasks import generator
+from ikusei.tasks import TASKS, generator
 from ikusei.text.answer import split_thought
 from ikusei.text.chat import render
-from ikusei.types import Example, Prompt, Sampling
+from ikusei.text.read import read_texts
+from ikusei.types import Example, Prompt, Sampling, ScoredText
 
 SETS = {"cat_lover": "ikusei.tasks.cat_lover:verdict,members"}
 FORM = "Q{prompt}\nA"  # as the raw text of the nursery asks
@@ -85,7 +79,7 @@ class LensSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SetShare:
     """P(set) of one stage: what lies further inside counts too. The log10 columns are by members, None where they cannot be listed."""
 
     stage: str
@@ -101,17 +95,19 @@ class Row:
 class Lens:
     """The rows of all stages in order, each stage's sets from the inside out."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[SetShare, ...]
     settings: LensSettings
 
 
-def scores(model: str | None, texts: Sequence[str], file: Path | None = None, prompt: str | None = None, ends: bool = True) -> list[Scored]:
+def scores(
+    model: str | None, texts: Sequence[str], file: Path | None = None, prompt: str | None = None, ends: bool = True
+) -> list[ScoredText]:
     """log P of texts, those of a file after those given: as answers to a prompt where there is one, else as raw text."""
     every = [*texts, *(read_texts(file) if file else ())]
     if not every:
         raise ValueError("score: no text; give one or more, or --file with one a line")
     sampler = load_sampler(find_model(model))
-    return score(sampler.causal, sampler.tokenizer, render(sampler.tokenizer, Example(prompt)), every, ends)
+    return sampler.score(render(sampler.tokenizer, Example(prompt)), every, ends)
 
 
 def measure(
@@ -124,7 +120,7 @@ def measure(
     """
     settings, asked = settings or LensSettings(), FORM if form is None else form.replace("\\n", "\n")
     made, read = read_task(task), read_sets(sets or _sets_of(task))
-    rows: list[Row] = []
+    rows: list[SetShare] = []
     for stage, name in models.items():
         sampler, as_text = load_stage(name)
         prompts = held_out(made, sampler.tokenizer, settings.num_prompts, asked if as_text else None)
@@ -132,7 +128,7 @@ def measure(
     return Lens(tuple(rows), settings)
 
 
-def measure_one(stage: str, sampler: LocalSampler, prompts: Sequence[Prompt], sets: Sets, settings: LensSettings) -> list[Row]:
+def measure_one(stage: str, sampler: Sampler, prompts: Sequence[Prompt], sets: Sets, settings: LensSettings) -> list[SetShare]:
     """One stage, with parts that are loaded: a row a set, from the inside out. Raises ValueError for fewer than two prompts."""
     if len(prompts) < 2:
         raise ValueError(f"lens: {len(prompts)} prompt(s); allowed: two or more, for what is told is a mean over prompts and its error")
@@ -147,7 +143,7 @@ def measure_one(stage: str, sampler: LocalSampler, prompts: Sequence[Prompt], se
         last = rank == len(sets.names) - 1
         share = mean_interval([fmean(found == rank if last else found <= rank for found in row) for row in ranks])
         log10_mass, log10_error = (None, None) if last or not logs else _mean_of_logs([log_sum(log[: rank + 1]) for log in logs])
-        rows.append(Row(stage, name, share.value, share.low, share.high, log10_mass, log10_error))
+        rows.append(SetShare(stage, name, share.value, share.low, share.high, log10_mass, log10_error))
     return rows
 
 
@@ -165,18 +161,18 @@ def chart(lens: Lens) -> str:
     return nested([row.set for row in next(iter(stages.values()))], bars)
 
 
-def told(row: Row) -> str:
+def told(row: SetShare) -> str:
     """P(set) in words: by members where it is too small to be seen by samples."""
     log10_mass = _unseen(row)
     return f"= {row.share:.2f}" if log10_mass is None else f"≈ 10{str(round(log10_mass)).translate(RAISED)}"
 
 
-def _drawn(row: Row) -> Interval:
+def _drawn(row: SetShare) -> Interval:
     """With the interval by samples, unless another number is told."""
     return Interval(row.share, row.low, row.high) if _unseen(row) is None else Interval(row.share, row.share, row.share)
 
 
-def _unseen(row: Row) -> float | None:
+def _unseen(row: SetShare) -> float | None:
     return row.log10_mass if row.share < SEEN else None
 
 
@@ -187,7 +183,7 @@ def _rank(sets: Sets, text: str) -> int:
     return sets.names.index(name)
 
 
-def _log_masses(sampler: LocalSampler, prompts: Sequence[Prompt], sets: Sets, settings: LensSettings) -> list[list[float]]:
+def _log_masses(sampler: Sampler, prompts: Sequence[Prompt], sets: Sets, settings: LensSettings) -> list[list[float]]:
     """[prompts][sets but the last] log of the mass that lies in a set and in none further inside; [] where sets cannot be listed."""
     if sets.members is None:
         return []
@@ -195,13 +191,13 @@ def _log_masses(sampler: LocalSampler, prompts: Sequence[Prompt], sets: Sets, se
     return [[_log_mass(sampler, prompt, each, settings) for each in strata] for prompt in prompts]
 
 
-def _log_mass(sampler: LocalSampler, prompt: Prompt, strata: Sequence[Sequence[str]], settings: LensSettings) -> float:
+def _log_mass(sampler: Sampler, prompt: Prompt, strata: Sequence[Sequence[str]], settings: LensSettings) -> float:
     """log of  sum over the strata of |stratum| mean P(member | prompt),  the members drawn without putting back."""
     chance = generator("lens", settings.seed, prompt.id)
     quota = math.ceil(settings.num_members / len(strata))
     drawn = [chance.sample(stratum, min(quota, len(stratum))) for stratum in strata]
     weights = [math.log(len(stratum) / len(part)) for stratum, part in zip(strata, drawn, strict=True) for _ in part]
-    scored = score(sampler.causal, sampler.tokenizer, prompt, [text for part in drawn for text in part])
+    scored = sampler.score(prompt, [text for part in drawn for text in part])
     return log_sum([weight + each.logp for weight, each in zip(weights, scored, strict=True)])
 
 
@@ -233,16 +229,11 @@ def named(models: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def load_stage(name: str) -> tuple[LocalSampler, bool]:
+def load_stage(name: str) -> tuple[Sampler, bool]:
     """The sampler of `[text:][fresh:]MODEL`, and whether it is asked in raw text."""
     as_text, name = name.startswith("text:"), name.removeprefix("text:")
     model = find_model(name.removeprefix("fresh:"))
-    if name.startswith("fresh:"):
-        torch.manual_seed(0)
-        weights = to_device(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(resolve(model)), dtype=torch.float32))
-    else:
-        weights = load_model(model)
-    return LocalSampler(CausalModel(weights, probe(weights).layout), load_tokenizer(model), NUM_SLOTS), as_text
+    return load_sampler(model, NUM_SLOTS, fresh=name.startswith("fresh:")), as_text
 
 
 def held_out(task: Task, tokenizer: PreTrainedTokenizerBase, count: int, form: str | None = None) -> list[Prompt]:

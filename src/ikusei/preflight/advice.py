@@ -20,10 +20,10 @@ from typing import Any
 from ikusei.loops.collect import Collect, CollectSettings, row_of
 from ikusei.loops.evaluate import judgement
 from ikusei.loops.steps import StopAsked
-from ikusei.loops.supervised import SupervisedSettings
 from ikusei.preflight.readiness import Verdict
-from ikusei.recipe.build import Parts, build, collectable, needs_of, rewards_of
+from ikusei.recipe.build import Components, build
 from ikusei.recipe.reader import dump_yaml, plain
+from ikusei.recipe.rows import must_be_collectable
 from ikusei.recipe.schema import Recipe, resolved
 from ikusei.run.files import whole_folder, write_text
 from ikusei.types import Group, Prompt, Response
@@ -63,20 +63,20 @@ def prove(recipe: Recipe, folder: Path) -> None:
         raise ValueError(f"{folder}: exists, and nothing is overwritten; name a new folder")
     if recipe.train is None:
         raise ValueError("--write: for a recipe that trains, and this one collects; give it an algorithm instead of collect")
-    if not rewards_of(recipe):
+    if not recipe.reward_specs:
         raise ValueError("--write: answers are judged by rewards, and this recipe names none; name one, for example rewards: [exact]")
-    if "reward" in needs_of(recipe):
+    if "reward" in recipe.needs:
         raise ValueError("--write: for language models, and this algorithm trains a reward model; collect rankings instead (collect: {})")
-    collectable(recipe, 0)
+    must_be_collectable(recipe, 0)
 
 
 def _learns_from_answers(recipe: Recipe) -> bool:
     """From samples, or from single answers in data: not from pairs."""
     answer = Response((0,), (True,), "")
-    return not isinstance(recipe.train, SupervisedSettings) or recipe.algorithm.keep(Group(Prompt("", (0,), ""), (answer,)))
+    return recipe.train.samples or recipe.algorithm.keep(Group(Prompt("", (0,), ""), (answer,)))
 
 
-def _answered(recipe: Recipe, parts: Parts) -> list[Group]:
+def _answered(recipe: Recipe, parts: Components) -> list[Group]:
     """Judged answers to the first prompts, each prompt once."""
     count = min(PROMPTS, recipe.task.num_rows("train") or PROMPTS)
     settings = CollectSettings("answers", count, ANSWERS, prompts_per_step=32)
@@ -85,8 +85,8 @@ def _answered(recipe: Recipe, parts: Parts) -> list[Group]:
         return [group for step in loop.steps(0, StopAsked()) for group in step.groups]
 
 
-def _of_prompts(recipe: Recipe, parts: Parts, groups: Sequence[Group]) -> dict[str, tuple[list[Row], str]]:
-    gold = [spec.name for spec in parts.rewards if spec.gold]
+def _of_prompts(recipe: Recipe, parts: Components, groups: Sequence[Group]) -> dict[str, tuple[list[Row], str]]:
+    gold = recipe.gold
     middle, right = [], []
     for group in groups:
         passed = [(value := judgement(each, gold)) is not None and recipe.eval.passes(value) for each in group.responses]
@@ -114,7 +114,7 @@ def _stages(recipe: Recipe, verdict: Verdict | None, files: dict[str, Path]) -> 
     """What is done in turn."""
     if "pairs.jsonl" in files:
         return [{"name": "own_pairs", "task": _file(files["pairs.jsonl"])}]
-    if isinstance(recipe.train, SupervisedSettings):
+    if not recipe.train.samples:
         return [{"name": "right", "task": _file(files["right.jsonl"])}] if "right.jsonl" in files else []
     stages: list[Row] = []
     if verdict is not None and verdict.name == "too hard" and "right.jsonl" in files:
@@ -125,7 +125,7 @@ def _stages(recipe: Recipe, verdict: Verdict | None, files: dict[str, Path]) -> 
     return [*stages, {"name": "whole", "task": _named(recipe, "task")}] if stages else []
 
 
-def _shared(recipe: Recipe, parts: Parts) -> Row:
+def _shared(recipe: Recipe, parts: Components) -> Row:
     """What all stages have from the recipe; also its held-out questions."""
     whole = resolved(recipe)
     rewards = [_differing(spec) | {"path": spec.path} for spec in parts.rewards]

@@ -19,13 +19,13 @@ from rich.text import Text
 from ikusei.guard.outcomes import too_many_failures
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.order import in_order
-from ikusei.loops.supervised import SupervisedSettings
 from ikusei.preflight import advice as advising
 from ikusei.preflight.facts import ANSWERS, data_told, earned_told, goes_with_told, memory_told, pairs_told, readiness_told
 from ikusei.preflight.readiness import Verdict, readiness, verdict
-from ikusei.recipe.build import Parts, build
-from ikusei.recipe.schema import Recipe, read_recipe
-from ikusei.recipe.stages import Stage, is_road, prove, read_stages
+from ikusei.recipe.build import Components, build
+from ikusei.recipe.find import find_recipe
+from ikusei.recipe.schema import Recipe, document_of, read_recipe
+from ikusei.recipe.stages import Stage, has_stages, prove, read_stages
 from ikusei.text.answer import split_thought
 from ikusei.text.chat import continuation
 from ikusei.types import Group, Prompt, Response
@@ -67,7 +67,8 @@ class Check:
 def check_file(path: Path, overrides: Sequence[str] = (), files: Path | None = None) -> Check:
     """A recipe, of stages or of one. Of stages the first is tried whole, and of the others what does not wait for it. What the verdict
     recommends goes into the new folder `files`, where it is given."""
-    if not is_road(path):
+    path = find_recipe(path)
+    if not has_stages(path):
         recipe = read_recipe(path, overrides)
         if files is not None:
             advising.prove(recipe, files)
@@ -75,7 +76,7 @@ def check_file(path: Path, overrides: Sequence[str] = (), files: Path | None = N
         return found if files is None else replace(found, written=advising.write(recipe, found.verdict, files))
     if files is not None:
         raise ValueError(f"{path}: a recipe of stages; --write is for a recipe of one stage")
-    stages = read_stages(path, overrides)
+    stages = read_stages(document_of(path), overrides)
     for stage in stages[1:]:
         prove(stage, stages)
     found = check(stages[0].recipe())
@@ -92,9 +93,9 @@ def _later(stage: Stage) -> tuple[str, str]:
 def check(recipe: Recipe) -> Check:
     """Try everything that a run needs. Raises ValueError where the recipe's parts cannot even be loaded."""
     parts = build(recipe)
-    facts = {"model": f"{parts.facts['parameters']:,} parameters, {parts.facts['precision']}; {parts.policy.said}"}
+    facts = {"model": f"{parts.policy.size.parameters:,} parameters, {recipe.policy.precision}; {parts.policy.description}"}
     facts |= {"data": data_told(recipe, parts), "memory": memory_told(recipe, parts)}
-    if isinstance(recipe.train, SupervisedSettings):
+    if not recipe.loop.samples:
         told, warnings = pairs_told(recipe, parts)
         return Check(facts | told, warnings=warnings, tokens=_tokens(parts, parts.rows.examples(0, 1)[0]))
     with parts.workers() as workers:
@@ -142,13 +143,13 @@ def show(found: Check, console: Console) -> None:
         console.print(Text.assemble(("wrote  ", "bold"), line), soft_wrap=True)
 
 
-def _answered(recipe: Recipe, parts: Parts, workers: RewardWorkers) -> list[Group]:
-    prompts = parts.rows.prompts(0, (recipe.collect or recipe.train).prompts_per_step)
+def _answered(recipe: Recipe, parts: Components, workers: RewardWorkers) -> list[Group]:
+    prompts = parts.rows.prompts(0, recipe.loop.prompts_per_step)
     groups = parts.policy.snapshot().sample(prompts, ANSWERS, recipe.sampling, recipe.seed)
     return in_order(prompts, workers.score(groups))
 
 
-def _gold(parts: Parts, workers: RewardWorkers) -> str:
+def _gold(parts: Components, workers: RewardWorkers) -> str:
     """What the rewards say of the gold answers, where the data has some."""
     prompts = [prompt for prompt in parts.rows.prompts(0, 16) if "answer" in prompt.columns]
     groups = [Group(prompt, (continuation(parts.policy.tokenizer, prompt, str(prompt.columns["answer"])),)) for prompt in prompts]
@@ -178,7 +179,7 @@ def _answer(prompt: Prompt, response: Response) -> Answer:
     return Answer(prompt.text, response.text, score.total, told)
 
 
-def _tokens(parts: Parts, group: Group) -> list[list[tuple[str, bool]]]:
+def _tokens(parts: Components, group: Group) -> list[list[tuple[str, bool]]]:
     """What is learned of a row of data, and of sampled answers the first."""
     sampled = group.responses[0].logprobs is not None
     asked = [(token, False) for token in group.prompt.tokens]

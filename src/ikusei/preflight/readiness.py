@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
+from ikusei.guard.outcomes import gold_names
 from ikusei.guard.workers import RewardWorkers
 from ikusei.intervals import Interval, mean_interval, pass_at_k
 from ikusei.loops.data import Rows
@@ -86,7 +87,7 @@ def readiness(
         prompts = rows.prompts_from(len(groups), min(ROUND, limit - len(groups)))
         groups += in_order(prompts, workers.score(sampler.sample(prompts, size, sampling, rows.seed)))
         signal = mean_interval([float(len(set(group.without_failures().totals)) > 1) for group in groups])
-    gold = [spec.name for spec in workers.specs if spec.gold]
+    gold = gold_names(workers.specs)
     passed = [_passed(group, gold, eval) for group in groups]
     rates = [fmean(each) for each in passed if each]
     pass_rate = mean_interval(rates or [0.0])

@@ -21,12 +21,13 @@ from ruamel import yaml
 from ikusei.guard.outcomes import FAILURES, RewardSpec
 from ikusei.guard.workers import RewardWorkers
 from ikusei.preflight.reward_lint import Lint, lint
+from ikusei.recipe.find import find_recipe
 from ikusei.recipe.reader import Document
 from ikusei.recipe.schema import Recipe, read_document, read_recipe
+from ikusei.run.folder import status_of
 from ikusei.run.tables import read_table
 from ikusei.types import Group, Prompt, Response, content_id
 
-LEARNED = "learned"
 NONE: Mapping[str, str] = {}
 MOST_SECONDS = 5.0  # a call of a reward that is tried
 
@@ -105,6 +106,7 @@ class Changed:
 def replay(run: Path, reward: str | None, most: int = 5) -> Changed:
     """Scores a run's stored answers again, by the run's own rewards as their files are now, or by `reward`. Raises ValueError where the
     run has stored none."""
+    status_of(run)  # before its recipe is read as one of ours
     tables = sorted((run / "responses").glob("*.parquet"))
     if not tables:
         raise ValueError(f"{run}: it has stored no answers (responses/*.parquet); give the folder of a run that sampled")
@@ -132,7 +134,7 @@ def _recipe(reward: str, task: str | None, data: Path | None) -> Recipe:
     if reward.endswith((".yaml", ".yml")):
         if task is not None or data is not None:
             raise ValueError(f"{reward}: a recipe, which has a task of its own; leave out --task and --data")
-        return read_recipe(Path(reward))
+        return read_recipe(find_recipe(reward))
     if task is not None and data is not None:
         raise ValueError("give --task or --data, not both")
     rows: Any = {"name": "files", "path": str(data)} if data is not None else yaml.YAML(typ="safe").load(task or "arithmetic")
@@ -143,7 +145,7 @@ def _judging(recipe: Recipe) -> list[RewardSpec]:
     """Those that are trained on, else those that the task brings."""
     specs = [spec for spec in recipe.rewards if not spec.gold]
     specs = specs or [RewardSpec(path.replace(":", ".").rpartition(".")[2], path) for path in recipe.task.rewards]
-    if any(spec.path == LEARNED for spec in specs):
+    if any(spec.learned for spec in specs):
         raise ValueError("rewards: a learned reward model is judged by its held-out pairs (train it with eval), not by attacks on text")
     return specs
 

@@ -12,9 +12,9 @@ dataclasses.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from io import StringIO
@@ -23,14 +23,16 @@ from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
-Key = tuple[str, ...]
+from ikusei.recipe.errors import Key, did_you_mean, problems_of, show
+from ikusei.run import formats
+
 T = TypeVar("T")
+_told: set[tuple[str, str]] = set()  # where, and which old name
 
 
 class RecipeError(ValueError):
@@ -55,6 +57,7 @@ class Document:
     lines: Mapping[Key, int]  # in the file, counted from 1; the empty key is always there
     overrides: Mapping[Key, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    text: str = ""  # as it was written
 
     def with_problems(self, problems: Iterable[Problem]) -> Document:
         return replace(self, problems=(*self.problems, *problems))
@@ -84,7 +87,8 @@ class Document:
 def parse(path: Path) -> Document:
     """The file as plain data. Raises RecipeError where it cannot be read or is not YAML."""
     try:
-        tree = YAML().load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        tree = YAML().load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}; a recipe is a text file in UTF-8") from error
     except YAMLError as error:
@@ -95,14 +99,20 @@ def parse(path: Path) -> Document:
     data = {} if tree is None else _plain(tree, (), lines, problems)
     if not isinstance(data, dict):
         raise RecipeError(f"{path}:1: a recipe is made of lines such as `seed: 1`, got {show(data)}")
-    return Document(path, data, lines, problems=tuple(problems))
+    return _with_current_keys(Document(path, data, lines, problems=tuple(problems), text=text))
+
+
+def document(data: Mapping[str, Any], name: str) -> Document:
+    """The same from a mapping, called `name` where errors say a file."""
+    return _with_current_keys(Document(Path(name), plain(data), {(): 1}, text=dump_yaml(plain(data))))
 
 
 def with_overrides(document: Document, overrides: Sequence[str]) -> Document:
     """The document after texts such as `rewards.0.weight=2`: dots lead inside, the value is read as YAML."""
     for text in overrides:
         dotted, equals, written = text.partition("=")
-        key = tuple(dotted.strip().split("."))
+        given = tuple(dotted.strip().split("."))
+        key = formats.current(given)
         problems: list[Problem] = []
         try:
             if not equals or not all(key):
@@ -116,8 +126,42 @@ def with_overrides(document: Document, overrides: Sequence[str]) -> Document:
             lines = {other: line for other, line in document.lines.items() if not _within(other, key)}
             older = {other: said for other, said in document.overrides.items() if not _within(other, key)}
             still = [each for each in document.problems if each.override or not _within(each.key, key)]
-            document = Document(document.path, data, lines, {**older, key: text}, (*still, *problems))
+            changed = replace(document, data=data, lines=lines, overrides={**older, key: text}, problems=(*still, *problems))
+            document = _with_current_keys(changed)
+            if key != given:
+                _tell(f"override {text!r}", given, key, text)
     return document
+
+
+def _with_current_keys(document: Document) -> Document:
+    """The document by the present names of its keys; says of each old one, once, what it is called now. A resolved recipe in a run's folder
+    is read without a word: nobody wrote it by hand."""
+    data, moves = formats.with_current_keys(document.data)
+    by_hand = document.path.name != "recipe.yaml" or not document.path.with_name("run.json").exists()
+    for move in moves:
+        place = document.place(Problem(move.old, ""))[1]
+        if move.clash:
+            there = document.place(Problem(move.new, ""))[1]
+            text = f"the old name of {'.'.join(move.new)}, which is given too ({there}); drop the old one"
+            document = document.with_problems([Problem(move.old, text)])
+            continue
+        if by_hand:
+            _tell(place, move.old, move.new, str(document.path.resolve()))
+        lines, overrides = (
+            {formats.swapped(key, move.old, move.new): each for key, each in places.items()}
+            for places in (document.lines, document.overrides)
+        )
+        problems = (replace(each, key=formats.swapped(each.key, move.old, move.new)) for each in document.problems)
+        document = replace(document, lines=lines, overrides=overrides, problems=tuple(problems))
+    return replace(document, data=data)
+
+
+def _tell(place: str, old: Key, new: Key, source: str) -> None:
+    """On the standard error, once for a name in a source."""
+    was, now = (".".join(key[2:] if key[0] == "stages" else key) for key in (old, new))
+    if (source, was) not in _told:
+        _told.add((source, was))
+        print(f"{place}: {was} is called {now} now; the old name is still read", file=sys.stderr)
 
 
 def build(kind: type[T], document: Document) -> T:
@@ -128,7 +172,7 @@ def build(kind: type[T], document: Document) -> T:
         # By way of JSON: there pydantic's strict mode takes a list for a tuple and a mapping for a dataclass.
         built = TypeAdapter(kind).validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        document.with_problems([*problems, *_problems(error.errors(), data)]).raise_problems()
+        document.with_problems([*problems, *(Problem(key, text) for key, text in problems_of(error.errors(), data))]).raise_problems()
         raise
     document.with_problems(problems).raise_problems()
     return built
@@ -157,18 +201,6 @@ def dump_yaml(data: Mapping[str, Any]) -> str:
     text = StringIO()
     YAML().dump(dict(data), text)
     return text.getvalue()
-
-
-def show(value: Any) -> str:
-    """A value as a recipe would spell it, on one short line."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def did_you_mean(given: Any, allowed: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` where something allowed is close, else nothing."""
-    close = difflib.get_close_matches(str(given), list(allowed), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _within(key: Key, outer: Key) -> bool:
@@ -239,53 +271,3 @@ def _known(kind: Any, value: dict[str, Any], key: Key, folder: Path, problems: l
         problems.append(Problem((*key, name), told))
     kinds = get_type_hints(kind)
     return {name: _prepared(kinds[name], value[name], (*key, name), folder, problems) for name in value if name in allowed}
-
-
-def _problems(errors: Iterable[ErrorDetails], data: Any) -> list[Problem]:
-    """What pydantic found, in the words of a recipe. The branches of a union are told together."""
-    found: dict[Key, list[str]] = {}
-    for error in errors:
-        key: Key = ()
-        there = data
-        for part in error["loc"]:  # which also names the branches of unions: those are not in the data
-            inside: dict[Any, Any] = there if isinstance(there, dict) else dict(enumerate(there)) if isinstance(there, list) else {}
-            if part in inside:
-                key, there = (*key, str(part)), inside[part]
-        if error["type"] == "missing":
-            found[*key, str(error["loc"][-1])] = ["missing, and it has no default"]
-        elif error["type"] == "value_error":  # from a __post_init__, which says itself what it got
-            found.setdefault(key, []).append(error["msg"].removeprefix("Value error, "))
-        else:
-            text = error["msg"].removeprefix("Input ")
-            for theirs, ours in (("a valid array", "a list"), ("an object", "a mapping"), ("a valid integer", "a whole number")):
-                text = text.replace(theirs, ours)
-            found.setdefault(key, []).append(f"{text}{_hint(error)}, got {show(error['input'])}")
-    return [Problem(key, "; or it ".join(texts)) for key, texts in found.items()]
-
-
-def _hint(error: ErrorDetails) -> str:
-    """How to write what was probably meant."""
-    given = error["input"]
-    match error["type"]:
-        case "float_type" | "int_type" if isinstance(given, str) and _is_number(given):
-            return f" (drop the quotes: {given})"
-        case "int_type" if isinstance(given, float) and given.is_integer():
-            return f" (write {int(given)})"
-        case "bool_type" if given in ("true", "on", "yes", "false", "off", "no"):
-            return f" (write {'true' if given in ('true', 'on', 'yes') else 'false'})"
-        case "string_type" if isinstance(given, (int, float)):
-            return f" (put it in quotes: '{show(given)}')"
-        case "tuple_type" if isinstance(given, (str, int, float)):
-            return f" (write [{show(given)}])"
-        case "literal_error":
-            return did_you_mean(given, error.get("ctx", {})["expected"].split("'")[1::2])
-        case _:
-            return ""
-
-
-def _is_number(text: str) -> bool:
-    try:
-        value = YAML().load(text)
-    except YAMLError:
-        return False
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

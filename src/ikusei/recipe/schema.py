@@ -16,23 +16,21 @@ Left out: recipes made of other recipes.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, make_dataclass, replace
+from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, TypeAdapter
-from pydantic.errors import PydanticSchemaGenerationError
+from pydantic import Field
 
-from ikusei.algos import ALGORITHMS, VALUES
-from ikusei.recipe.reader import Document, Problem, build, did_you_mean, parse, plain, resolve_path, show, with_overrides
+from ikusei.algos import ALGORITHMS, named_values
+from ikusei.guard.outcomes import LEARNED
+from ikusei.recipe.classes import imported, name_of, own_class
+from ikusei.recipe.find import find_recipe
+from ikusei.recipe.reader import Document, Problem, build, did_you_mean, document, parse, plain, resolve_path, show, with_overrides
 from ikusei.rewards import BUILT_IN
-from ikusei.types import Sampling, content_id
+from ikusei.tasks import TASKS
+from ikusei.types import Sampling
 
 if TYPE_CHECKING:  # these import torch
     from ikusei.backends.local import LocalSettings
@@ -43,14 +41,7 @@ if TYPE_CHECKING:  # these import torch
     from ikusei.models.make import MakeModel
     from ikusei.protocols import Task
 
-TASKS = {
-    "arithmetic": "ikusei.tasks.arithmetic:Arithmetic",
-    "cat_lover": "ikusei.tasks.cat_lover:CatLover",
-    "gym": "ikusei.tasks.gym:Gym",
-    "files": "ikusei.tasks.files:Files",
-    "nursery": "ikusei.tasks.nursery:Nursery",
-}
-NAMED = {"task": TASKS, "eval_task": TASKS, "replay_task": TASKS, "algorithm": ALGORITHMS}
+NAMED: dict[str, Mapping[str, str]] = {"task": TASKS, "eval_task": TASKS, "replay_task": TASKS, "algorithm": ALGORITHMS}
 OPTIONAL = frozenset({"eval_task", "replay_task"})
 SETTINGS = {
     "policy": "ikusei.backends.local:LocalSettings",
@@ -64,9 +55,7 @@ SUPERVISED_LOOP = "ikusei.loops.supervised:SupervisedSettings"
 REWARD = "ikusei.guard.outcomes:RewardSpec"
 MAKE_MODEL = "ikusei.models.make:MakeModel"
 
-KNOWN_REWARDS = (*BUILT_IN, "learned")  # the last is a reward model, named in its settings
 NOT_FOLDERS = frozenset({"seedling", "characters"})  # names of ours, also where a folder is called so
-FROM_FILE = "ikusei_recipe_file_"  # begins the module name of a user's file
 
 
 @dataclass(frozen=True)
@@ -88,6 +77,41 @@ class Recipe:
     eval: EvalSettings
     watch: WatchSettings
 
+    @property
+    def loop(self) -> Any:
+        """The settings of what this recipe does: it trains, from samples or from rows, or it collects."""
+        return self.train if self.collect is None else self.collect
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the algorithm needs of the loop (protocols.py); nothing where there is none."""
+        return frozenset() if self.algorithm is None else frozenset(self.algorithm.needs)
+
+    @property
+    def reward_specs(self) -> tuple[RewardSpec, ...]:
+        """The rewards that are asked: the recipe's own, else those that the task brings, else those of the task it is evaluated on."""
+        if self.rewards:
+            return self.rewards
+        brought = self.task.rewards or self.eval_task.rewards
+        return tuple(imported(REWARD)(path.replace(":", ".").rpartition(".")[2], path) for path in brought)
+
+    @property
+    def gold(self) -> list[str]:
+        """The names of the rewards that are measured and never trained on."""
+        return [spec.name for spec in self.reward_specs if spec.gold]
+
+
+Source = str | Path | Mapping[str, Any] | Recipe
+
+
+def document_of(recipe: Source) -> Document:
+    """A recipe as plain data: of a file, of a mapping of its sections, or of one that was read. Raises RecipeError."""
+    if isinstance(recipe, Recipe):
+        return document({**resolved(recipe), "name": recipe.name}, recipe.name)
+    if isinstance(recipe, Mapping):
+        return document(recipe, str(recipe.get("name", "recipe")))
+    return parse(find_recipe(recipe))
+
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a file. Raises RecipeError with everything that is wrong in the file and the overrides."""
@@ -108,7 +132,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
     data = plain(recipe)
     for section, registry in NAMED.items():
         if data[section] is not None:
-            data[section] = {"name": _name_of(type(getattr(recipe, section)), registry), **data[section]}
+            data[section] = {"name": name_of(type(getattr(recipe, section)), registry), **data[section]}
     return {section: value for section, value in data.items() if value is not None}
 
 
@@ -126,9 +150,9 @@ def spelled_out(document: Document) -> Document:
 def _valued(document: Document) -> Document:
     """The document with the class and the numbers that the name of a value stands for; what is given beside it wins."""
     given = document.data.get("algorithm")
-    if not isinstance(given, dict) or given.get("name") not in VALUES:
+    if not isinstance(given, dict) or str(given.get("name")) not in named_values():
         return document
-    value = VALUES[given["name"]]
+    value = named_values()[str(given["name"])]
     return replace(document, data={**document.data, "algorithm": {**value, **given, "name": value["name"]}})
 
 
@@ -144,11 +168,11 @@ def _chosen(document: Document) -> tuple[dict[str, Any], Document]:
     """The class of each section, and the document without the names that chose them."""
     data, folder = dict(document.data), document.path.parent
     problems: list[Problem] = []
-    settings = {section: _imported(path) for section, path in SETTINGS.items()}
+    settings = {section: imported(path) for section, path in SETTINGS.items()}
     kinds = {"name": str, "seed": Annotated[int, Field(ge=0)], "model": str, **settings}
     collects = "collect" in data
     if collects:
-        kinds["collect"] = _imported(COLLECT)
+        kinds["collect"] = imported(COLLECT)
         data["collect"] = data["collect"] or {}
         both = [section for section in ("algorithm", "train") if section in data]
         problems += [Problem((section,), "given beside collect; a recipe collects or trains: drop one of them") for section in both]
@@ -163,13 +187,13 @@ def _chosen(document: Document) -> tuple[dict[str, Any], Document]:
         kinds |= {} if collects else {"train": Any}
     else:
         from_texts = vars(kinds["algorithm"]).get("supervised", False)  # see `protocols.Algorithm`
-        kinds["train"] = _imported(SUPERVISED_LOOP if from_texts else ONLINE_LOOP)
+        kinds["train"] = imported(SUPERVISED_LOOP if from_texts else ONLINE_LOOP)
     if isinstance(data["model"], dict):
-        kinds["model"] = _imported(MAKE_MODEL)
+        kinds["model"] = imported(MAKE_MODEL)
     data["model"] = _folders_found(data["model"], folder)
     if isinstance(data["policy"], dict) and data["policy"].get("critic") not in (None, "head", "separate"):
         data["policy"] = {**data["policy"], "critic": _folders_found(data["policy"]["critic"], folder)}
-    kinds["rewards"] = tuple[_imported(REWARD), ...]
+    kinds["rewards"] = tuple[imported(REWARD), ...]
     if isinstance(data["rewards"], list):
         data["rewards"] = [_reward(each, folder) for each in data["rewards"]]
         problems += _reward_problems(data["rewards"])
@@ -179,7 +203,7 @@ def _chosen(document: Document) -> tuple[dict[str, Any], Document]:
 def _class_and_fields(kind_of: str, section: Any, folder: Path) -> tuple[type, dict[str, Any]]:
     """The class that a section names, and the rest of the section. Raises ValueError with the names that there are."""
     registry = NAMED[kind_of]
-    known = [*registry, *(VALUES if kind_of == "algorithm" else ())]
+    known = [*registry, *(named_values() if kind_of == "algorithm" else ())]
     allowed = f"allowed: {', '.join(known)}, or a class of your own as my_file.py:MyClass or package.module:MyClass"
     if not isinstance(section, dict) or not isinstance(section.get("name"), str):
         got = "" if section is None else f", got {show(section)}"
@@ -187,63 +211,8 @@ def _class_and_fields(kind_of: str, section: Any, folder: Path) -> tuple[type, d
     name = section["name"]
     if name not in registry and ":" not in name:
         raise ValueError(f"unknown{did_you_mean(name, known)}, got {show(name)}; {allowed}")
-    kind = _imported(registry[name]) if name in registry else _own_class(name, folder)
+    kind = imported(registry[name]) if name in registry else own_class(name, folder)
     return kind, {key: value for key, value in section.items() if key != "name"}
-
-
-def _own_class(path: str, folder: Path) -> type:
-    """A user's own class. Raises ValueError where it cannot be had or is not what a recipe can fill."""
-    place, _, name = path.rpartition(":")
-    file = resolve_path(place, folder)
-    try:
-        module = _module_of(file) if place.endswith(".py") else importlib.import_module(place)
-    except Exception as error:  # a user's file may raise anything
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-        at = f" at {file}:{lines[-1]}" if lines else ""
-        raise ValueError(f"{show(path)} cannot be imported: {type(error).__name__}{at}: {error}") from error
-    classes = {key: each for key, each in vars(module).items() if isinstance(each, type) and is_dataclass(each)}
-    if name not in classes:
-        own = [key for key, each in classes.items() if each.__module__ == module.__name__]
-        raise ValueError(f"no dataclass {name!r} in {place}{did_you_mean(name, own)}; it has: {', '.join(own) or 'none'}")
-    if "name" in [each.name for each in fields(classes[name])]:
-        raise ValueError(f"{name} has a field called name, which a recipe cannot fill: there `name` says the class; call it otherwise")
-    try:
-        get_type_hints(classes[name])
-        TypeAdapter(classes[name])
-    except (NameError, PydanticSchemaGenerationError) as error:
-        allowed = "allowed: numbers, texts, booleans, paths, Literal, dataclasses, tuples and mappings of them, all imported at the top"
-        raise ValueError(f"{name} has a field that a recipe cannot fill: {str(error).partition('. ')[0]}; {allowed}") from error
-    return classes[name]
-
-
-def _module_of(file: Path) -> ModuleType:
-    """The module in a file, made once for each content: a recipe read twice gives equal values, an edited file new ones."""
-    name = FROM_FILE + content_id(str(file), file.read_text(encoding="utf-8"))
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, file)
-        assert spec and spec.loader, "the name of a Python file ends in .py"
-        if str(file.parent) not in sys.path:
-            sys.path.append(str(file.parent))  # its neighbours can be imported, as when it is run as a script
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]
-
-
-def _imported(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def _name_of(kind: type, registry: Mapping[str, str]) -> str:
-    """What a recipe calls a class: the inverse of the look-up by name."""
-    if kind.__module__.startswith(FROM_FILE):
-        return f"{sys.modules[kind.__module__].__file__}:{kind.__name__}"
-    path = f"{kind.__module__}:{kind.__name__}"
-    return {known: name for name, known in registry.items()}.get(path, path)
 
 
 def _folders_found(model: Any, folder: Path) -> Any:
@@ -266,21 +235,23 @@ def _reward(given: Any, folder: Path) -> Any:
     file, _, function = path.rpartition(":")
     name = given.get("name", path.replace(":", ".").rpartition(".")[2])
     settings = given.get("settings")
-    if path == "learned" and isinstance(settings, dict):
+    if path == LEARNED and isinstance(settings, dict):
         found = {key: _folders_found(value, folder) for key, value in settings.items() if key in ("model", "models")}
         given = {**given, "settings": {**settings, **found}}
-    if path == "votes" and isinstance(settings, dict) and isinstance(settings.get("path"), str):
-        given = {**given, "settings": {**settings, "path": str(resolve_path(settings["path"], folder))}}
+    if path in BUILT_IN and isinstance(settings, dict):
+        files = BUILT_IN.constant(path, "files", ())
+        found = {key: str(resolve_path(value, folder)) for key, value in settings.items() if key in files and isinstance(value, str)}
+        given = {**given, "settings": {**settings, **found}}
     return {**given, "name": name, "path": f"{resolve_path(file, folder)}:{function}" if file.endswith(".py") else path}
 
 
 def _reward_problems(rewards: Sequence[Any]) -> list[Problem]:
-    problems, names = [], []
+    problems, names, built_in = [], [], (*BUILT_IN, LEARNED)
     for position, reward in enumerate(rewards):
         name, path = (reward.get("name"), reward.get("path")) if isinstance(reward, dict) else (None, None)
-        if isinstance(path, str) and path not in KNOWN_REWARDS and not {":", "."} & set(path):
-            known = ", ".join(KNOWN_REWARDS)
-            text = f"unknown reward{did_you_mean(path, KNOWN_REWARDS)}, got {show(path)}; allowed: {known}, or my_file.py:function"
+        if isinstance(path, str) and path not in built_in and not {":", "."} & set(path):
+            allowed = f"allowed: {', '.join(built_in)}, or my_file.py:function"
+            text = f"unknown reward{did_you_mean(path, built_in)}, got {show(path)}; {allowed}"
             problems.append(Problem(("rewards", str(position)), text))
         if name is not None and name in names:
             problems.append(Problem(("rewards", str(position)), f"a second reward called {name!r}; give it another `name`"))

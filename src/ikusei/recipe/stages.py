@@ -1,4 +1,4 @@
-"""The stages of a road, read: each is a recipe whose sections are its own over the road's, and may name what an earlier stage leaves."""
+"""The stages of a recipe, read: each is a recipe, its own sections over the shared ones, and may name what an earlier stage leaves."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from typing import Any, Literal
 from ikusei.guard.workers import RewardWorkers
 from ikusei.models.learned_reward import LearnedReward
 from ikusei.models.load import check_kind, context_named, load_tokenizer
-from ikusei.recipe.build import LEARNED, fits_together, held_out_rows, needs_of, replayed_rows, rewards_of, train_rows
 from ikusei.recipe.reader import Document, Key, Problem, RecipeError, did_you_mean, parse, with_overrides
+from ikusei.recipe.rows import held_out_rows, replayed_rows, train_rows
 from ikusei.recipe.schema import Recipe, read_document, spelled_out
+from ikusei.recipe.validate import validate
 from ikusei.run.folder import DATA
 
 REF = "stage:"
-ROAD = frozenset({"name", "model", "stages", "lens"})  # keys that are the road's own
-SECTIONS = ROAD | {section.name for section in fields(Recipe)}  # which no stage can be called, so that overrides mean one thing
+SHARED = frozenset({"name", "model", "stages", "lens"})  # keys that are of no stage
+SECTIONS = SHARED | {section.name for section in fields(Recipe)}  # which no stage can be called, so that overrides mean one thing
 TRAINING, COLLECTING = frozenset({"algorithm", "train"}), frozenset({"collect"})
 Left = Literal["rows", "answers that nobody has judged", "a language model", "a reward model"]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a road: its place, its name and its part of the document, after its overrides, where `stage:NAME` stands for what is
+    """One stage: its place, its name and its part of the document, after its overrides, where `stage:NAME` stands for what is
     not there yet."""
 
     number: int  # 1 for the first
@@ -47,7 +48,7 @@ class Stage:
 
     @property
     def left(self) -> str:
-        """Where in the road's folder lies what it leaves."""
+        """Where in the pipeline's folder lies what it leaves."""
         return f"{self.folder}/{DATA if self.collects else 'final'}"
 
     def recipe(self, places: Mapping[str, str] | None = None) -> Recipe:
@@ -56,7 +57,7 @@ class Stage:
         return read_document(replace(self.document, data=_replaced(data, places or {})))
 
 
-def is_road(recipe: Path) -> bool:
+def has_stages(recipe: Path) -> bool:
     """True where a file, which may be no recipe at all, has stages."""
     try:
         return "stages" in parse(recipe).data
@@ -64,16 +65,16 @@ def is_road(recipe: Path) -> bool:
         return False
 
 
-def read_road(path: Path, overrides: Sequence[str] = ()) -> Document:
-    """A recipe of stages as a document, after the overrides of what is the road's own, such as `model=...`."""
-    return with_overrides(parse(path), [text for text in overrides if _head(text) in ROAD])
+def shared(document: Document, overrides: Sequence[str] = ()) -> Document:
+    """A recipe of stages after the overrides of what is of no stage, such as `model=...`."""
+    return with_overrides(document, [text for text in overrides if _head(text) in SHARED])
 
 
-def read_stages(path: Path, overrides: Sequence[str] = ()) -> list[Stage]:
+def read_stages(document: Document, overrides: Sequence[str] = ()) -> list[Stage]:
     """The stages of a recipe. Raises RecipeError with what is wrong in them."""
-    document = read_road(path, overrides)
+    document = shared(document, overrides)
     names = _names(document)
-    overrides = [text for text in overrides if _head(text) not in ROAD]
+    overrides = [text for text in overrides if _head(text) not in SHARED]
     stages: list[Stage] = []
     starts: Any = document.data.get("model", "seedling")
     for n, name in enumerate(names):
@@ -84,7 +85,7 @@ def read_stages(path: Path, overrides: Sequence[str] = ()) -> list[Stage]:
         own = replace(own, overrides={key: mine[text] for key, text in own.overrides.items()})
         stage = Stage(n + 1, name, own.with_problems(_reference_problems(own, stages)))
         recipe = stage.recipe()
-        leaves: Left = "a reward model" if "reward" in needs_of(recipe) else "a language model"
+        leaves: Left = "a reward model" if "reward" in recipe.needs else "a language model"
         if recipe.collect is not None:
             leaves = "answers that nobody has judged" if recipe.collect.kind == "answers" else "rows"
         own.with_problems(_kind_problems(own, stages, leaves)).raise_problems()
@@ -98,10 +99,10 @@ def prove(stage: Stage, stages: Sequence[Stage]) -> None:
     """Tries what can be tried of a stage before those before it have run. Raises ValueError."""
     try:
         recipe = stage.recipe()
-        needs = needs_of(recipe)
-        fits_together(recipe, needs)
-        specs = [spec for spec in rewards_of(recipe) if spec.path != LEARNED]
-        learned = [spec for spec in rewards_of(recipe) if spec.path == LEARNED]
+        validate(recipe)
+        needs = recipe.needs
+        specs = [spec for spec in recipe.reward_specs if not spec.learned]
+        learned = [spec for spec in recipe.reward_specs if spec.learned]
         judges = [model for spec in learned for model in LearnedReward.read(spec.name, spec.settings).models]
         if "value" in needs and recipe.policy.critic not in ("head", "separate"):
             judges.append(recipe.policy.critic)
@@ -169,10 +170,10 @@ def _head(override: str) -> str:
 
 
 def _document_of(document: Document, n: int, starts: Any) -> Document:
-    """The sections of stage `n` (from 0) over those of the road, as a document whose lines are those of the file."""
+    """The sections of stage `n` (from 0) over the shared ones, as a document whose lines are those of the file."""
     own = {key: value for key, value in document.data["stages"][n].items() if key != "name"}
     foreign = TRAINING if "collect" in own else COLLECTING
-    shared = {key: value for key, value in document.data.items() if key not in ROAD | foreign and key not in own}
+    shared = {key: value for key, value in document.data.items() if key not in SHARED | foreign and key not in own}
     inside = ("stages", str(n))
     lines = {key: line for key, line in document.lines.items() if key and key[0] in shared}
     lines |= {key[2:]: line for key, line in document.lines.items() if key[:2] == inside}

@@ -104,11 +104,6 @@ LABELS = Kind(
     100, "1e-4", "1e-6", "learns from its labels (kto)",
 )  # fmt: skip
 
-WITH_SETTINGS = {  # built-in rewards that cannot do without
-    "length": "{path: length, settings: {max_chars: 1000, soft_chars: 200}}",
-    "votes": "{path: votes, settings: {path: votes.jsonl}}    # rows of prompt, responses, votes",
-}
-
 
 def write_recipe(recipe: Path, data: Path, reward: str | None, model: str) -> list[str]:
     """Writes the file and says what comes next. Raises ValueError where the file exists or the data cannot be read."""
@@ -146,8 +141,9 @@ def kind_of(row: Example) -> Kind | None:
 
 
 def _entry(recipe: Path, reward: str | None) -> str:
-    if reward is None or ":" not in reward:
-        return WITH_SETTINGS.get(reward or "exact", reward or "exact")
+    reward = reward or "exact"
+    if ":" not in reward:
+        return BUILT_IN.constant(reward, "example", reward)
     file, _, function = reward.rpartition(":")
     path = f"{_seen_from(recipe, Path(file))}:{function}" if file.endswith(".py") else reward
     return f"{{path: {json.dumps(path, ensure_ascii=False)}, weight: 1.0}}"

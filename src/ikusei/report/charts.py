@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-
+from ikusei.figures.format import digits, ordering
 from ikusei.intervals import mean_interval
 from ikusei.report import plots as plots
 from ikusei.report.eval_charts import Picture
-from ikusei.report.format import compare, digits
 from ikusei.run.health import FOR_LARGE_MODELS, HEALTHY
-from ikusei.run.read import Evaluation, Story
+from ikusei.run.read import Evaluation, RunRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CHARTS = (  # metric, or two that are drawn together; title; whether it is a share; whether it is shown at once
     (("reward",), "Reward", False, True),
@@ -61,36 +62,36 @@ class Chart:
     shown: bool
 
 
-def charts(story: Story) -> Iterator[Chart]:
+def charts(record: RunRecord) -> Iterator[Chart]:
     """Of the metrics that the run recorded at two steps or more; the gold rewards first."""
-    for name in (spec["name"] for spec in story.settings.get("rewards") or [] if spec.get("gold")):
-        if len(story.line(f"rewards/{name}/mean")[0]) > 1:
-            yield of_gold(story, name)
-            yield from against_kl(story, name)
+    for name in (spec["name"] for spec in record.settings.get("rewards") or [] if spec.get("gold")):
+        if len(record.line(f"rewards/{name}/mean")[0]) > 1:
+            yield of_gold(record, name)
+            yield from against_kl(record, name)
     for metrics, title, share, shown in CHARTS:
-        found = [(metric, *story.line(metric)) for metric in metrics]
-        if not all(len(steps) > 1 for _, steps, _ in found) or (metrics == ("loss",) and story.finite("reward")):
+        found = [(metric, *record.line(metric)) for metric in metrics]
+        if not all(len(steps) > 1 for _, steps, _ in found) or (metrics == ("loss",) and record.finite("reward")):
             continue  # beside a reward the loss is near 0 by construction and says nothing
         lines = {metric.rpartition("/")[2]: plots.Line(steps, values, share=share) for metric, steps, values in found}
         if len(lines) > 1:
-            note = falling(story) if "logps/chosen" in metrics else OF_IMPLICIT
+            note = falling(record) if "logps/chosen" in metrics else OF_IMPLICIT
             yield Chart(title, plots.together(metrics[0], lines), note, shown)
         else:
-            yield one_metric(story, metrics[0], title, share, shown)
+            yield one_metric(record, metrics[0], title, share, shown)
 
 
-def of_gold(story: Story, name: str) -> Chart:
+def of_gold(record: RunRecord, name: str) -> Chart:
     """On the prompts that are trained on, and where it was measured on held-out ones."""
-    steps, values = story.line(f"rewards/{name}/mean")
-    held_out = [(made.step, made.intervals[f"rewards/{name}"]) for made in story.evaluations if f"rewards/{name}" in made.intervals]
-    line = plots.Line(steps, values, points=held_out, marks=alarms_at(story))
+    steps, values = record.line(f"rewards/{name}/mean")
+    held_out = [(made.step, made.intervals[f"rewards/{name}"]) for made in record.evaluations if f"rewards/{name}" in made.intervals]
+    line = plots.Line(steps, values, points=held_out, marks=alarms_at(record))
     note = "points: on held-out prompts, 95% intervals" + ("; dashed: alarms" if line.marks else "")
     return Chart(f"{name}, which is not trained on", plots.by_step(f"rewards/{name}", line, None), note, True)
 
 
-def against_kl(story: Story, name: str) -> Iterator[Chart]:
+def against_kl(record: RunRecord, name: str) -> Iterator[Chart]:
     """What is trained on and a gold reward over how far the policy has gone, where that was measured: the plot of arXiv:2210.10760."""
-    found = [(kl_of(row), row.get("reward"), row.get(f"rewards/{name}/mean")) for row in story.rows]
+    found = [(kl_of(row), row.get("reward"), row.get(f"rewards/{name}/mean")) for row in record.rows]
     rows = [(kl, reward, gold) for kl, reward, gold in found if kl is not None and reward is not None and gold is not None]
     if len(rows) < 2:
         return
@@ -113,17 +114,17 @@ def kl_of(row: dict[str, Any]) -> float | None:
     return None if by_token is None or length is None else by_token * length
 
 
-def alarms_at(story: Story) -> list[int]:
-    return sorted({event["step"] for event in story.events if event["kind"] == "alarm"})
+def alarms_at(record: RunRecord) -> list[int]:
+    return sorted({event["step"] for event in record.events if event["kind"] == "alarm"})
 
 
-def one_metric(story: Story, metric: str, title: str, share: bool, shown: bool) -> Chart:
-    steps, values = story.line(metric)
-    spread = story.line("reward_std")[1] if metric == "reward" else []
-    marks = alarms_at(story) if metric == "reward" else []
+def one_metric(record: RunRecord, metric: str, title: str, share: bool, shown: bool) -> Chart:
+    steps, values = record.line(metric)
+    spread = record.line("reward_std")[1] if metric == "reward" else []
+    marks = alarms_at(record) if metric == "reward" else []
     line = plots.Line(steps, values, spread if len(spread) == len(steps) else None, share, marks=marks)
     healthy = (HEALTHY | FOR_LARGE_MODELS).get(metric)
-    if healthy and (steps[-1] <= healthy.from_step or story.collects or (metric == "reward" and learns_from_a_model(story))):
+    if healthy and (steps[-1] <= healthy.from_step or record.collects or (metric == "reward" and learns_from_a_model(record))):
         healthy = None
     notes = [f"shaded: healthy, {healthy.note}"] if healthy else []
     notes += ["band: ± one standard deviation"] if line.spread else []
@@ -131,18 +132,18 @@ def one_metric(story: Story, metric: str, title: str, share: bool, shown: bool) 
     return Chart(title, plots.by_step(metric, line, healthy), "; ".join(notes), shown)
 
 
-def learns_from_a_model(story: Story) -> bool:
+def learns_from_a_model(record: RunRecord) -> bool:
     """A learned reward has a scale of its own, so nothing is known of its healthy range."""
-    return any(spec["path"] == "learned" for spec in story.settings.get("rewards") or [])
+    return any(spec["path"] == "learned" for spec in record.settings.get("rewards") or [])
 
 
-def falling(story: Story) -> str:
+def falling(record: RunRecord) -> str:
     """A remark where the chosen answers became less likely: the first and the last third of the steps lie apart."""
-    values = story.finite("logps/chosen")
+    values = record.finite("logps/chosen")
     third = len(values) // 3
     if third > 1:
         first, last = mean_interval(values[:third]), mean_interval(values[-third:])
-        if compare(first, last) == "lower":
+        if ordering(first, last) == "lower":
             means = f"{digits(first.value)} in the first third of the steps, {digits(last.value)} in the last"
             return (
                 f"The chosen answers become less likely too: {means}. Likelihood displacement: what both lose goes to answers that no pair "

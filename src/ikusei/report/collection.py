@@ -8,45 +8,45 @@ from typing import Any
 
 from ikusei.intervals import Interval, mean_interval
 from ikusei.report.examples import shorten
-from ikusei.run.read import Story
+from ikusei.run.read import RunRecord
 
 RULE = "The first row, the one in the middle and the last, so that nothing is picked."
 
 
 @dataclass(frozen=True)
-class Written:
+class ShownAnswer:
     """An answer in a row: its place there, what is said of it, and its text."""
 
     place: str  # chosen, rejected, best, a rank, or the number of an answer that is still to be judged
     best: bool
-    said: str  # what it earned, in words
+    earned: str  # in words
     text: str
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownRow:
     """A row as a reader sees it."""
 
     number: int  # 1 for the first
     prompt: str
-    answers: list[Written]
+    answers: list[ShownAnswer]
 
 
-def num_asked(story: Story) -> int:
+def num_asked(record: RunRecord) -> int:
     """How many prompts were asked so far."""
-    settings = story.settings["collect"]
-    return min(story.step * settings["prompts_per_step"], settings["num_prompts"])
+    settings = record.settings["collect"]
+    return min(record.step * settings["prompts_per_step"], settings["num_prompts"])
 
 
-def share_of_prompts(story: Story) -> Interval:
+def share_of_prompts(record: RunRecord) -> Interval:
     """The share of the prompts that gave a row; of prompts that were asked."""
-    asked = num_asked(story)
-    return mean_interval([1.0] * len(story.collected) + [0.0] * (asked - len(story.collected)))
+    asked = num_asked(record)
+    return mean_interval([1.0] * len(record.collected) + [0.0] * (asked - len(record.collected)))
 
 
-def sentences(story: Story) -> Iterator[str]:
+def sentences(record: RunRecord) -> Iterator[str]:
     """Why the other prompts gave none."""
-    kind, left = story.settings["collect"]["kind"], num_asked(story) - len(story.collected)
+    kind, left = record.settings["collect"]["kind"], num_asked(record) - len(record.collected)
     if left > 0:
         yield {
             "best": f"{left:,} prompts gave no row: none of their answers earned enough.",
@@ -59,11 +59,11 @@ def sentences(story: Story) -> Iterator[str]:
     yield "The rows are in data.jsonl; nothing was trained."
 
 
-def examples(story: Story) -> list[Shown]:
+def examples(record: RunRecord) -> list[ShownRow]:
     """By RULE."""
-    last = len(story.collected) - 1
+    last = len(record.collected) - 1
     chosen = dict.fromkeys((0, last // 2, last)) if last >= 0 else {}
-    return [Shown(index + 1, asked(story.collected[index]["prompt"]), answers(story.collected[index])) for index in chosen]
+    return [ShownRow(index + 1, asked(record.collected[index]["prompt"]), answers(record.collected[index])) for index in chosen]
 
 
 def asked(prompt: str | list[Mapping[str, Any]]) -> str:
@@ -71,14 +71,16 @@ def asked(prompt: str | list[Mapping[str, Any]]) -> str:
     return shorten(prompt if isinstance(prompt, str) else "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt))
 
 
-def answers(row: Mapping[str, Any]) -> list[Written]:
+def answers(row: Mapping[str, Any]) -> list[ShownAnswer]:
     """Best first; equal ones as they were written."""
     if "completion" in row:
-        return [Written("best", True, f"reward {row['reward']:g}", shorten(row["completion"]))]
+        return [ShownAnswer("best", True, f"reward {row['reward']:g}", shorten(row["completion"]))]
     if "chosen" in row:
         both = zip(("chosen", "rejected"), row["rewards"], strict=True)
-        return [Written(place, place == "chosen", f"reward {reward:g}", shorten(row[place])) for place, reward in both]
+        return [ShownAnswer(place, place == "chosen", f"reward {reward:g}", shorten(row[place])) for place, reward in both]
     if "ranking" not in row:
-        return [Written(f"answer {number}", False, "to be judged", shorten(text)) for number, text in enumerate(row["responses"], start=1)]
+        return [
+            ShownAnswer(f"answer {number}", False, "to be judged", shorten(text)) for number, text in enumerate(row["responses"], start=1)
+        ]
     ranked = sorted(zip(row["ranking"], row["rewards"], row["responses"], strict=True), key=lambda each: each[0])
-    return [Written(f"rank {rank}", rank == 1, f"reward {reward:g}", shorten(text)) for rank, reward, text in ranked]
+    return [ShownAnswer(f"rank {rank}", rank == 1, f"reward {reward:g}", shorten(text)) for rank, reward, text in ranked]

@@ -6,18 +6,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
-
+from ikusei.figures import answers
 from ikusei.intervals import Interval
-from ikusei.report.plots import AFTER, BEFORE, GRID, INK, LOST, svg
+from ikusei.report.plots import AFTER, BEFORE, GRID, INK, LOST, in_percent, svg
 from ikusei.run.read import Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Curve = Mapping[int, Interval]  # by k
 Rows = Sequence[Mapping[str, Any]]
 BINS = 5
+PASS = "pass@{k}"
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,9 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A model as it was measured: its curves by name (pass, maj, bon, guess, commonest), and by prompt the share of samples that are
-    right and, where it was asked for, whether the likeliest answer is."""
+class ModelCurves:
+    """A model as charts show it: by the name of a family (`maj@{k}`) its curve over k, and by prompt the share of samples that are right
+    and, where it was asked for, whether the greedy answer is."""
 
     label: str
     curves: Mapping[str, Curve]
@@ -38,11 +40,11 @@ class Measured:
     greedy: Mapping[str, bool] = field(default_factory=dict)
 
 
-def measured(label: str, made: Evaluation) -> Measured:
-    curves = {name: curve for name in ("pass", "maj", "bon", "guess", "commonest") if (curve := made.curve(name))}
-    return Measured(
+def curves_of(label: str, made: Evaluation) -> ModelCurves:
+    families = [figure for figure in answers.FIGURES if figure.curve]
+    return ModelCurves(
         label,
-        curves,
+        {figure.name: curve for figure in families if (curve := made.curve(figure.stem))},
         share_right(made.samples),
         {row["prompt_id"]: row["correct"] for row in made.greedy if row.get("total", 0.0) is not None},
     )
@@ -58,54 +60,47 @@ def share_right(samples: Rows) -> dict[str, float]:
     return {prompt: fmean(rights) for prompt, rights in found.items()}
 
 
-def pictures(models: Sequence[Measured]) -> Iterator[Picture]:
+def pictures(models: Sequence[ModelCurves]) -> Iterator[Picture]:
     """Of one model, or of two on the same prompts, the second being the one that matters."""
-    if all("pass" in model.curves for model in models):
-        note = "bands: 95% intervals"
-        if len(models) == 2:
-            note += f". Where the curves meet, “{models[0].label}” reaches as far as “{models[1].label}”, given as many tries"
-        note += ". Dashed: guessing without reading the question" if "guess" in models[-1].curves else ""
-        yield Picture("Right within k tries (pass@k)", tries(models), note)
-    if all(len(model.curves.get("maj", ())) > 1 for model in models):
-        note = "maj@k: the answer that most of k give"
-        note += "; dotted, bon@k: the one that earns most by what is trained on" if "bon" in models[-1].curves else ""
-        yield Picture("One answer chosen among k", choices(models), note)
+    for title in dict.fromkeys(figure.curve.chart for figure in answers.FIGURES if figure.curve):
+        yield from over_k(title, models)
     if len(models) == 2:
         note = f"share of samples right, across: {models[0].label}, up: {models[1].label}; larger: several prompts"
         yield Picture("Prompt by prompt", scatter(*models), note)
     if all(model.greedy for model in models):
-        note = "across: share of a prompt's samples that are right; up: how often the likeliest answer is; the line: as often"
-        yield Picture("Is the likeliest answer right where most samples are?", calibration(models), note)
+        note = "across: share of a prompt's samples that are right; up: how often the greedy answer is; the line: as often"
+        yield Picture("Is the greedy answer right where most samples are?", calibration(models), note)
 
 
-def tries(models: Sequence[Measured]) -> str:
-    """pass@k over k (doubling) with the intervals as bands, as SVG."""
-
-    def draw(axes: Axes) -> None:
-        for model, colour in zip(models, (BEFORE, AFTER)[-len(models) :], strict=True):
-            banded(axes, model.curves["pass"], colour, model.label)
-        for name, dash in (("guess", (4, 3)), ("commonest", (1, 2))):
-            curve = models[-1].curves.get(name, {})
-            axes.plot(list(curve), [each.value for each in curve.values()], color=INK, linewidth=1, linestyle=(0, dash))
-        over_k(axes, [model.curves["pass"] for model in models])
-
-    return svg("pass_at_k", draw)
-
-
-def choices(models: Sequence[Measured]) -> str:
-    """maj@k over k, and bon@k where it was measured, as SVG."""
+def over_k(title: str, models: Sequence[ModelCurves]) -> Iterator[Picture]:
+    """The chart of this title, where every model has a curve of those that it is about (the bands); pass@1 is where each begins."""
+    families = [(figure, figure.curve) for figure in answers.FIGURES if figure.curve and figure.curve.chart == title]
+    bands = [(figure, curve) for figure, curve in families if curve.kind == "band"]
+    if not all(len(model.curves.get(figure.name, ())) >= curve.fewest for model in models for figure, curve in bands):
+        return
+    drawn = [(figure, curve) for figure, curve in families if figure.name in models[-1].curves]
+    notes = [curve.note for _, curve in drawn if curve.note]
+    if len(models) == 2 and title == answers.TRIES:
+        notes.insert(1, f"Where the curves meet, “{models[0].label}” reaches as far as “{models[1].label}”, given as many tries")
+    several = len([curve for _, curve in drawn if curve.kind != "baseline"]) > 1
 
     def draw(axes: Axes) -> None:
         for model, colour in zip(models, (BEFORE, AFTER)[-len(models) :], strict=True):
-            first = {1: model.curves["pass"][1]}
-            banded(axes, first | dict(model.curves["maj"]), colour, f"{model.label}: maj@k" if "bon" in model.curves else model.label)
-            if "bon" in model.curves:
-                curve = first | dict(model.curves["bon"])
-                ks = sorted(curve)
-                axes.plot(ks, [curve[k].value for k in ks], color=colour, linewidth=1.4, linestyle=(0, (1, 1.5)), label="bon@k")
-        over_k(axes, [model.curves["pass"] for model in models])
+            first = {k: each for k, each in model.curves.get(PASS, {}).items() if k == 1}
+            for figure, curve in drawn:
+                points = first | dict(model.curves.get(figure.name, {}))
+                if curve.kind == "band":
+                    banded(axes, points, colour, f"{model.label}: {figure.name.format(k='k')}" if several else model.label)
+                elif curve.kind == "line" and figure.name in model.curves:
+                    ks, label = sorted(points), figure.name.format(k="k")
+                    axes.plot(ks, [points[k].value for k in ks], color=colour, linewidth=1.4, linestyle=(0, curve.dash), label=label)
+        for figure, curve in drawn:
+            if curve.kind == "baseline":
+                baseline = models[-1].curves[figure.name]
+                axes.plot(list(baseline), [each.value for each in baseline.values()], color=INK, linewidth=1, linestyle=(0, curve.dash))
+        scale_of_k(axes, [model.curves.get(PASS, {}) for model in models])
 
-    return svg("maj_at_k", draw)
+    yield Picture(title, svg(bands[0][0].stem + "_at_k" if bands else title, draw), ". ".join(notes))
 
 
 def banded(axes: Axes, curve: Curve, colour: str, label: str) -> None:
@@ -114,18 +109,18 @@ def banded(axes: Axes, curve: Curve, colour: str, label: str) -> None:
     axes.plot(ks, [curve[k].value for k in ks], color=colour, linewidth=1.6, marker="o", markersize=3.5, label=label)
 
 
-def over_k(axes: Axes, curves: Sequence[Curve]) -> None:
+def scale_of_k(axes: Axes, curves: Sequence[Curve]) -> None:
     ks = sorted({k for curve in curves for k in curve})
     axes.set_xscale("log", base=2)
     axes.set_xticks(ks, [str(k) for k in ks])
     axes.minorticks_off()
     axes.set_ylim(0, 1.03)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    in_percent(axes.yaxis)
     axes.set_xlabel("tries k")
     axes.legend(loc="lower right", frameon=False, labelcolor=INK)
 
 
-def scatter(one: Measured, other: Measured) -> str:
+def scatter(one: ModelCurves, other: ModelCurves) -> str:
     """Each prompt's share of right samples by `one` (across) and by `other` (up), as SVG."""
 
     def draw(axes: Axes) -> None:
@@ -139,8 +134,8 @@ def scatter(one: Measured, other: Measured) -> str:
     return svg("scatter", draw)
 
 
-def calibration(models: Sequence[Measured]) -> str:
-    """How often the likeliest answer is right (up), by the share of samples that are (across), as SVG."""
+def calibration(models: Sequence[ModelCurves]) -> str:
+    """How often the greedy answer is right (up), by the share of samples that are (across), as SVG."""
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 4)))
@@ -155,8 +150,8 @@ def calibration(models: Sequence[Measured]) -> str:
     return svg("greedy", draw)
 
 
-def fifths(model: Measured) -> list[tuple[float, float, int]]:
-    """Of the prompts of each fifth of the scale: the mean share of samples right, how often the likeliest answer is, how many they are."""
+def fifths(model: ModelCurves) -> list[tuple[float, float, int]]:
+    """Of the prompts of each fifth of the scale: the mean share of samples right, how often the greedy answer is, how many they are."""
     bins: dict[int, list[tuple[float, bool]]] = {}
     for prompt, right in model.greedy.items():
         if prompt not in model.shares:
@@ -168,5 +163,4 @@ def fifths(model: Measured) -> list[tuple[float, float, int]]:
 def shares(axes: Axes, across: str) -> None:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04), xlabel=across)
     axes.grid(axis="x", color=GRID, linewidth=0.8)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    in_percent(axes.xaxis, axes.yaxis)

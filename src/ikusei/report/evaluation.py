@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ikusei.figures.format import above_or_below, estimate, gained, plural
 from ikusei.intervals import mean_interval
 from ikusei.report import findings
-from ikusei.report.eval_charts import Measured, measured, pictures
-from ikusei.report.format import above_or_below, estimate, gained, plural
+from ikusei.report.eval_charts import PASS, ModelCurves, curves_of, pictures
 from ikusei.report.run import render
 from ikusei.report.tables import table_of_answers
 from ikusei.run import files
@@ -25,8 +25,8 @@ def write_evaluation(made: Evaluation, title: str, file: Path) -> Path:
         subtitle=f"{plural(results['num_prompts'], 'held-out prompt')}, {plural(results['num_samples'], 'sample')} of each",
         words=[],
         columns=("", "value"),
-        rows=[(f"{row.label}{f' ({row.told})' if row.told else ''}", row.after) for row in table_of_answers(None, made)],
-        pictures=list(pictures([measured(title, made)])),
+        rows=[(f"{row.label}{f' ({row.note})' if row.note else ''}", row.after) for row in table_of_answers(None, made)],
+        pictures=list(pictures([curves_of(title, made)])),
         lists={},
     )
     files.write_text(file, page)
@@ -54,7 +54,7 @@ def write_comparison(found: Comparison, one: Experiment, other: Experiment, file
         ],
         columns=("", other.name, one.name, "difference, prompt by prompt"),
         rows=[*rows, ("length, tokens", "", "", gained(found.length, share=False, named=""))],
-        pictures=list(pictures([as_measured(each, ks) for each in (other, one)])),
+        pictures=list(pictures([curves_of_experiment(each, ks) for each in (other, one)])),
         lists={f"Only {one.name} solves": found.only_one, f"Only {other.name} solves": found.only_other},
     )
     files.write_text(file, page)
@@ -67,6 +67,6 @@ def short(*names: str) -> tuple[str, ...]:
     return last if len(set(last)) == len(names) else names
 
 
-def as_measured(experiment: Experiment, ks: list[int]) -> Measured:
+def curves_of_experiment(experiment: Experiment, ks: list[int]) -> ModelCurves:
     curve = {k: mean_interval(list(experiment.pass_at(k).values())) for k in ks}
-    return Measured(experiment.name, {"pass": curve}, experiment.pass_at(1))
+    return ModelCurves(experiment.name, {PASS: curve}, experiment.pass_at(1))

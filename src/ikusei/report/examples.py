@@ -62,10 +62,10 @@ def rule(ids: Sequence[str], old: Mapping[str, Samples], new: Mapping[str, Sampl
 
 
 def by_prompt(samples: Samples) -> dict[str, list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    by_id: dict[str, list[Mapping[str, Any]]] = {}
     for sample in samples:
-        found.setdefault(sample["prompt_id"], []).append(sample)
-    return found
+        by_id.setdefault(sample["prompt_id"], []).append(sample)
+    return by_id
 
 
 def share_right(samples: Samples) -> float:

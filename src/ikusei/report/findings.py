@@ -6,27 +6,19 @@ model puts in order, texts that a model predicts. Of a run that was not measured
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ikusei.figures import answers, rows
+from ikusei.figures.figure import belongs
+from ikusei.figures.format import above_or_below, digits, gained, number, ordering, percent, plural, span
 from ikusei.intervals import Interval
 from ikusei.report import collection
-from ikusei.report.format import above_or_below, compare, digits, estimate, gained, percent, plural, span
 from ikusei.run import comparison
 from ikusei.run.comparison import Comparison
-from ikusei.run.read import Evaluation, Story
+from ikusei.run.read import Evaluation, RunRecord
 
 NUM_ENDS = 5  # steps averaged at either end where no evaluation says what was gained
-GUESSING = Interval(0.5, 0.5, 0.5)
-CARDS_OF_ROWS = (  # figure, label, whether it is a share
-    ("accuracy", "pairs in the right order", True),
-    ("agreement", "agreement with the given order", False),
-    ("rewards/accuracies", "chosen answer preferred", True),
-    ("bits_per_byte", "bits per byte of new text", False),
-    ("replay/bits_per_byte", "bits per byte of replayed text", False),
-)
-LITTLE = 0.1  # a correlation below it is told as none
 
 
 @dataclass(frozen=True)
@@ -39,58 +31,61 @@ class Card:
     note: str
 
 
-def cards(story: Story) -> Iterator[Card]:
+def cards(record: RunRecord) -> Iterator[Card]:
     """What was gained, by the evaluations; without them by the steps."""
-    before, after = story.before, story.after
-    if story.collects:
-        yield from of_collection(story)
+    before, after = record.before, record.after
+    if record.collects:
+        yield from of_collection(record)
         return
-    found = [*of_answers(before, after), *of_rows(before, after)] if after else []
-    yield from found or of_steps(story)
+    measured = [*of_answers(before, after), *of_rows(before, after)] if after else []
+    yield from measured or of_steps(record)
 
 
 def of_answers(before: Evaluation | None, after: Evaluation | None) -> Iterator[Card]:
+    """Figures that both have. Not a number that repeats a share, as the mean of rewards of 0 and 1 does, nor one that is 0 in both."""
     if not (before and after and before.sampled and after.sampled):
         return
-    ks = shared(before, after)
-    for k in dict.fromkeys((*ks[:1], *ks[-1:])):
-        yield pair("right at the first try" if k == 1 else f"right within {k} tries", before.pass_at[k], after.pass_at[k], True)
-    old, new = before.intervals.get("reward"), after.intervals.get("reward")
-    if old and new and tells_more(before, after):
-        yield pair("reward of an answer", old, new, False)
-    was, now = before.number("empty_thoughts"), after.number("empty_thoughts")
-    if was is not None and now is not None and max(was, now) > 0:
-        yield Card("empty thoughts", percent(was), percent(now), "share of all answers")
+    told: list[tuple[Interval, Interval]] = []
+    for figure in (each for each in answers.FIGURES if each.large):
+        keys = [key for key in before.results if key in after.results and belongs(key, answers.FIGURES) is figure]
+        for key in sorted(keys, key=figure.k)[-1:]:
+            label = figure.large.format(k=figure.k(key))
+            old, new = before.intervals.get(key), after.intervals.get(key)
+            was, now = before.number(key), after.number(key)
+            if old and new and (figure.share or (old, new) not in told):
+                told.append((old, new))
+                yield pair(label, old, new, figure.share)
+            elif was is not None and now is not None and max(was, now) > 0:
+                yield Card(label, number(was, figure.share), number(now, figure.share), figure.note)
 
 
 def of_rows(before: Evaluation | None, after: Evaluation) -> Iterator[Card]:
     """Figures of held-out rows; the loss only where there is no better one."""
-    known = [each for each in CARDS_OF_ROWS if each[0] in after.intervals]
-    for key, label, share in known or (() if after.sampled else (("loss", "loss on held-out rows", False),)):
-        old, new = before.intervals.get(key) if before else None, after.intervals.get(key)
-        if new is None:
-            continue
+    large = [figure for figure in rows.FIGURES if figure.large and figure.name in after.intervals]
+    better = [figure for figure in large if not figure.fallback]
+    for figure in better or (() if after.sampled else large):
+        old, new = before.intervals.get(figure.name) if before else None, after.intervals[figure.name]
         if old is None:
-            note = f"on held-out rows; 95% interval {span(new, share)}" + ("; by guessing 50%" if share else "")
-            yield Card(label, None, estimate_value(new, share), note)
+            note = f"on held-out rows; 95% interval {span(new, figure.share)}" + ("; by chance 50%" if figure.share else "")
+            yield Card(figure.large, None, estimate_value(new, figure.share), note)
         else:
-            yield pair(label, old, new, share)
+            yield pair(figure.large, old, new, figure.share)
 
 
-def of_collection(story: Story) -> Iterator[Card]:
-    asked, num_rows = collection.num_asked(story), len(story.collected)
-    yield Card("rows collected", None, f"{num_rows:,}", f"{story.settings['collect']['kind']}, from {plural(asked, 'prompt')}")
+def of_collection(record: RunRecord) -> Iterator[Card]:
+    asked, num_rows = collection.num_asked(record), len(record.collected)
+    yield Card("rows collected", None, f"{num_rows:,}", f"{record.settings['collect']['kind']}, from {plural(asked, 'prompt')}")
     if asked:
-        share = collection.share_of_prompts(story)
+        share = collection.share_of_prompts(record)
         yield Card("prompts that gave a row", None, percent(share.value), f"95% interval {span(share)}")
-    if story.finite("reward"):
-        rewards = story.finite("reward")
+    if record.finite("reward"):
+        rewards = record.finite("reward")
         yield Card("reward of an answer", None, digits(sum(rewards) / len(rewards)), "mean over the steps")
 
 
-def of_steps(story: Story) -> Iterator[Card]:
+def of_steps(record: RunRecord) -> Iterator[Card]:
     for metric in ("reward", "loss"):
-        values = story.finite(metric)
+        values = record.finite(metric)
         if len(values) > 1:
             first, last = values[:NUM_ENDS], values[-NUM_ENDS:]
             note = f"mean of the first and of the last {plural(len(last), 'step')}, on the prompts trained on"
@@ -117,23 +112,29 @@ def tells_more(*made: Evaluation) -> bool:
     return any(1 in each.pass_at and each.pass_at[1] != each.intervals.get("reward") for each in made)
 
 
-def words(story: Story) -> Iterator[str]:
+def words(record: RunRecord) -> Iterator[str]:
     """What the figures mean."""
-    before, after = story.before, story.after
-    if story.collects:
-        yield from collection.sentences(story)
+    before, after = record.before, record.after
+    if record.collects:
+        yield from collection.sentences(record)
         return
-    told = [*on_answers(story), *on_pairs(before, after), *on_rankings(story), *on_texts(before, after)]
-    if not told and before and after:
-        told += on_loss(before, after)
-    yield from told
+    told = [*on_answers(record), *of_figures(before, after), *on_scale(record)]
+    yield from told or of_figures(before, after, fallback=True)
     if not (before and after and shared(before, after)):
-        yield what_is_missing(story)
+        yield what_is_missing(record)
 
 
-def on_answers(story: Story) -> Iterator[str]:
+def of_figures(before: Evaluation | None, after: Evaluation | None, fallback: bool = False) -> Iterator[str]:
+    """What each figure says of itself."""
+    for figure in (*answers.FIGURES, *rows.FIGURES):
+        sentence = figure.sentence(before, after) if figure.sentence and after and figure.fallback == fallback else None
+        if sentence:
+            yield sentence
+
+
+def on_answers(record: RunRecord) -> Iterator[str]:
     """Prompt by prompt: what is hard for both models does not blur the difference."""
-    before, after, found = story.before, story.after, comparison.of_run(story)
+    before, after, found = record.before, record.after, comparison.of_run(record)
     if not (before and after and found):
         return
     gain, most = found.gains[1], found.most
@@ -144,7 +145,7 @@ def on_answers(story: Story) -> Iterator[str]:
     }[above_or_below(gain)]
     if most > 1:
         yield from within_reach(found, most)
-    yield from on_the_proxy(story, before, after)
+    yield from on_the_proxy(record, before, after)
 
 
 def within_reach(found: Comparison, most: int, one: str = "the trained model", other: str = "the base") -> Iterator[str]:
@@ -164,12 +165,12 @@ def within_reach(found: Comparison, most: int, one: str = "the trained model", o
         yield f"The curves meet at k = {found.crossing:.3g}: with more tries than that {other} reaches as far."
 
 
-def on_the_proxy(story: Story, before: Evaluation, after: Evaluation) -> Iterator[str]:
+def on_the_proxy(record: RunRecord, before: Evaluation, after: Evaluation) -> Iterator[str]:
     """A reward that is trained on and rises while the gold ones do not is how a cheated reward looks."""
-    specs = story.settings.get("rewards") or []
+    specs = record.settings.get("rewards") or []
     gold = [f"rewards/{spec['name']}" for spec in specs if spec["gold"]]
     old, new = before.reward_parts, after.reward_parts
-    moved = {key: compare(old[key], new[key]) for key in old if key in new}
+    moved = {key: ordering(old[key], new[key]) for key in old if key in new}
     trained = [key for key, how in moved.items() if key not in gold and how == "higher"]
     if trained and gold and all(moved.get(key) != "higher" for key in gold):
         names, judges = (", ".join(key.removeprefix("rewards/") for key in keys) for keys in (trained, gold))
@@ -179,82 +180,19 @@ def on_the_proxy(story: Story, before: Evaluation, after: Evaluation) -> Iterato
         )
 
 
-def on_pairs(before: Evaluation | None, after: Evaluation | None) -> Iterator[str]:
-    """Of a policy that learned from pairs."""
-    if after is None or "rewards/accuracies" not in after.intervals:
-        return
-    told = estimate(after.intervals["rewards/accuracies"], True)
-    yield {
-        "higher": f"It prefers the chosen answer in {told} of held-out pairs, more often than guessing would (50%).",
-        "lower": f"It prefers the chosen answer in only {told} of held-out pairs, less often than guessing would (50%).",
-        "same": f"It prefers the chosen answer in {told} of held-out pairs, which cannot be told from guessing (50%).",
-    }[compare(GUESSING, after.intervals["rewards/accuracies"])]
-    old, new = (made.intervals.get("logps/chosen") if made else None for made in (before, after))
-    if old and new and compare(old, new) == "lower":
-        yield (
-            f"The chosen answers themselves became less likely: log-probability {estimate(old, False)} → {estimate(new, False)}. "
-            "Likelihood displacement: the probability went to answers that no pair speaks of. Fewer steps, a smaller learning rate or "
-            "DPO's nll_coef hold them up."
-        )
+def on_scale(record: RunRecord) -> Iterator[str]:
+    """Of a reward model whose rewards were normalised."""
+    for event in [event for event in record.events if event["kind"] == "normalised"][-1:]:
+        before = f"before that their mean was {digits(event['mean'])} and their spread {digits(event['std'])}"
+        yield f"Its scale is that of what the model it is made from writes: there rewards have mean 0 and spread 1 ({before})."
 
 
-def on_rankings(story: Story) -> Iterator[str]:
-    """Of a reward model: whether it can be trusted, and what else it likes."""
-    after = story.after
-    if after is None or "accuracy" not in after.intervals:
-        return
-    told, num_rows = estimate(after.intervals["accuracy"], True), after.results["num_rows"]
-    yield {
-        "higher": f"It puts {told} of held-out pairs in the right order, more than guessing would (50%).",
-        "lower": f"It puts only {told} of held-out pairs in the right order, fewer than guessing would (50%): are the labels turned round?",
-        "same": f"It puts {told} of held-out pairs in the right order, which cannot be told from guessing (50%): not one to train on.",
-    }[compare(GUESSING, after.intervals["accuracy"])]
-    bias = after.number("length_bias")
-    if bias is not None:
-        figure = f"correlation {digits(bias)} with length among answers to one prompt"
-        if abs(bias) < max(LITTLE, 2 / math.sqrt(num_rows)):
-            yield f"No liking for long or short answers shows on {plural(num_rows, 'ranking')} ({figure})."
-        else:
-            kind = "longer" if bias > 0 else "shorter"
-            yield f"It prefers {kind} answers: {figure}. Watch the length of answers when you train against it."
-    bins = after.results.get("calibration") or []
-    if bins:
-        pairs = sum(row["pairs"] for row in bins)
-        stated, right = (sum(row[key] * row["pairs"] for row in bins) / pairs for key in ("stated", "right"))
-        how = "it is surer than it is right" if stated > right else "it is at least as right as it is sure"
-        yield f"It states a chance of {percent(stated)} for its order on average, and {percent(right)} of the pairs come true: {how}."
-    for event in [event for event in story.events if event["kind"] == "normalised"][-1:]:
-        told = f"before that their mean was {digits(event['mean'])} and their spread {digits(event['std'])}"
-        yield f"Its scale is that of what the model it is made from writes: there rewards have mean 0 and spread 1 ({told})."
-
-
-def on_texts(before: Evaluation | None, after: Evaluation | None) -> Iterator[str]:
-    for key, what in (("bits_per_byte", "Held-out text of the new kind"), ("replay/bits_per_byte", "The replayed text")):
-        old, new = (made.intervals.get(key) if made else None for made in (before, after))
-        if old and new:
-            told = f"{estimate(old, False)} → {estimate(new, False)} bits per byte"
-            yield {
-                "lower": f"{what} is predicted better than before: {told}.",
-                "higher": f"{what} is predicted worse than before: {told}.",
-                "same": f"{what}: {told}; the intervals overlap, so neither gain nor loss can be claimed.",
-            }[compare(old, new)]
-
-
-def on_loss(before: Evaluation, after: Evaluation) -> Iterator[str]:
-    if "loss" in before.intervals and "loss" in after.intervals:
-        yield {
-            "lower": "The loss on held-out rows fell: the two intervals lie apart.",
-            "higher": "The loss on held-out rows rose: the two intervals lie apart.",
-            "same": "The two intervals of the held-out loss overlap: no gain can be claimed.",
-        }[compare(before.intervals["loss"], after.intervals["loss"])]
-
-
-def what_is_missing(story: Story) -> str:
+def what_is_missing(record: RunRecord) -> str:
     """What was not measured, and so is not known."""
-    made = {"of the base": story.before, "of the trained model": story.after}
+    made = {"of the base": record.before, "of the trained model": record.after}
     missing = " and ".join(name for name, evaluation in made.items() if evaluation is None)
     if missing:
         return f"What was gained on held-out questions is not known: no evaluation {missing} was made."
-    if story.after and "accuracy" in story.after.intervals:
+    if record.after and "accuracy" in record.after.intervals:
         return "A reward model writes no answers; how good it is shows when a policy is trained against it."
     return "Whether its answers became better was not measured: no reward judged any; a recipe with rewards and an eval_task measures that."

@@ -1,15 +1,16 @@
-"""Accuracy over the tokens that are spent on an answer, a line for each way to spend them, drawn as the report's charts are."""
+"""Accuracy over the tokens that are spent on an answer, a line for each test-time method, drawn as the report's charts are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
+from ikusei.report.plots import INK, in_percent, svg
 
-from ikusei.report.plots import INK, svg
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLOURS = (
     "#0072b2",
@@ -28,9 +29,9 @@ MARKS = "os^Dv<>Phd"
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A way to spend compute at one size: tokens written for a prompt, and the share of right answers with its interval over prompts."""
+    """A test-time method at one size: tokens written for a prompt, and the share of right answers with its interval over prompts."""
 
-    way: str
+    method: str
     n: int
     tokens: float
     value: float
@@ -40,8 +41,10 @@ class Point:
 
 
 def draw(points: Sequence[Point], bound: Sequence[Point]) -> str:
-    """The points by way, the frontier as a broad band under them, pass@n above and a single answer as a level line; as SVG."""
-    ways = list(dict.fromkeys(point.way for point in points if point.way != "one"))
+    """The points by method, the frontier as a broad band under them, pass@n above and a single answer as a level line; as SVG."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    methods = list(dict.fromkeys(point.method for point in points if point.method != "one"))
 
     def chart(axes: Axes) -> None:
         figure = axes.get_figure(root=True)
@@ -53,13 +56,13 @@ def draw(points: Sequence[Point], bound: Sequence[Point]) -> str:
         axes.axhline(bound[0].value, color=INK, linewidth=0.8, linestyle=(0, (1, 3)), label="one answer")
         best = sorted((p.tokens, p.value) for p in points if p.frontier)
         axes.plot(*zip(*best, strict=True), color=INK, alpha=0.18, linewidth=7, solid_capstyle="round", label="frontier")
-        for way, colour, mark in zip(ways, cycle(COLOURS), cycle(MARKS), strict=False):
-            line = sorted((p for p in points if p.way == way), key=lambda p: p.n)
+        for method, colour, mark in zip(methods, cycle(COLOURS), cycle(MARKS), strict=False):
+            line = sorted((p for p in points if p.method == method), key=lambda p: p.n)
             x = [p.tokens for p in line]
             axes.vlines(x, [p.low for p in line], [p.high for p in line], color=colour, alpha=0.22, linewidth=1.6)
-            axes.plot(x, [p.value for p in line], color=colour, linewidth=1.4, marker=mark, markersize=4, label=way.replace("_", " "))
+            axes.plot(x, [p.value for p in line], color=colour, linewidth=1.4, marker=mark, markersize=4, label=method.replace("_", " "))
         axes.set_ylim(0, 1.03)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        in_percent(axes.yaxis)
         axes.xaxis.set_major_locator(LogLocator(base=2))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.set_xlabel("tokens written for an answer")

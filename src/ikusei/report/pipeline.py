@@ -11,55 +11,50 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ikusei.figures import answers, rows
+from ikusei.figures.format import above_or_below, duration, estimate, gained, ordering, percent, plural, span
 from ikusei.intervals import Interval
 from ikusei.report import collection, findings, plots
 from ikusei.report.charts import Chart
 from ikusei.report.findings import Card
-from ikusei.report.format import above_or_below, compare, duration, estimate, gained, percent, plural, span
 from ikusei.report.run import alarms, costs, failures, render, spent, trouble
 from ikusei.run import files
 from ikusei.run.comparison import between
-from ikusei.run.read import Evaluation, Story, read_story
+from ikusei.run.read import Evaluation, RunRecord, read_run
 
 START = "start"
 LENS = "lens.svg"  # P(set) by stage, where the road drew it
-KEY_FIGURES = (  # of a stage, the first that it has after the figures of its answers: name, label, whether it is a share
-    ("accuracy", "pairs in the right order", True),
-    ("rewards/accuracies", "chosen answer preferred", True),
-    ("bits_per_byte", "bits per byte", False),
-    ("loss", "held-out loss", False),
-)
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage as far as it came; no story where it has not begun."""
+class StageRecord:
+    """One stage as far as it came; no record where it has not begun."""
 
     folder: str
     name: str
-    story: Story | None
+    record: RunRecord | None
     has_report: bool
 
     @property
     def status(self) -> str:
-        return self.story.about["status"] if self.story else "not begun"
+        return self.record.about["status"] if self.record else "not begun"
 
 
 @dataclass(frozen=True)
-class Point:
+class Measurement:
     """A measurement of answers, and where on the road it was made."""
 
     label: str
-    story: Story
+    record: RunRecord
     made: Evaluation
     is_before: bool  # made before the stage, not after it
 
 
 @dataclass(frozen=True)
-class Line:
+class StageLine:
     """A stage in the table."""
 
-    stage: Stage
+    stage: StageRecord
     did: str
     steps: str
     time: str
@@ -72,42 +67,42 @@ def write_overview(run_folder: Path, stages: Sequence[str]) -> Path:
     Raises:
         ValueError: it is no run folder.
     """
-    road = read_story(run_folder)
+    road = read_run(run_folder)
     each = [read_stage(run_folder, name) for name in stages]
-    stories = [stage.story for stage in each if stage.story]
+    records = [stage.record for stage in each if stage.record]
     every = list(points_of(each))
     points = alike(every)
     lens = run_folder / LENS
     page = render(
         "overview.html.j2",
         about=road.about,
-        subtitle=f"{run_folder.name} · {plural(len(each), 'stage')} · {duration(sum(s.seconds for s in stories))} · {road.about['status']}",
+        subtitle=f"{run_folder.name} · {plural(len(each), 'stage')} · {duration(sum(s.seconds for s in records))} · {road.about['status']}",
         unfinished=unfinished(each, road),
-        failure=[event["text"] for story in [*stories, road] for event in story.events if event["kind"] == "error"][-1:],
+        failure=[event["text"] for record in [*records, road] for event in record.events if event["kind"] == "error"][-1:],
         cards=list(cards(points)),
         words=list(words(points, every)),
         charts=list(charts(points)),
         nothing_drawn="",  # the sentences have said why
         lens=plots.without_style(lens.read_text(encoding="utf-8")) if lens.is_file() else None,
         lines=[line_of(stage) for stage in each],
-        costs=costs(stories),
-        spent=list(spent(stories)),
-        alarms=[{**alarm, "name": f"{s.name}: {alarm['name']}"} for s in each if s.story for alarm in alarms(s.story)],
-        trouble=[*trouble(road), *(f"{s.name}: {text}" for s in each if s.story for text in trouble(s.story))],
-        failures=[f"{s.name}: {text}" for s in each if s.story for text in failures(s.story)],
+        costs=costs(records),
+        spent=list(spent(records)),
+        alarms=[{**alarm, "name": f"{s.name}: {alarm['name']}"} for s in each if s.record for alarm in alarms(s.record)],
+        trouble=[*trouble(road), *(f"{s.name}: {text}" for s in each if s.record for text in trouble(s.record))],
+        failures=[f"{s.name}: {text}" for s in each if s.record for text in failures(s.record)],
         recipe=road.recipe,
     )
     files.write_text(run_folder / "report.html", page)
     return run_folder / "report.html"
 
 
-def read_stage(run_folder: Path, folder: str) -> Stage:
+def read_stage(run_folder: Path, folder: str) -> StageRecord:
     path = run_folder / folder
-    story = read_story(path) if (path / "run.json").is_file() else None
-    return Stage(folder, folder.partition("-")[2], story, (path / "report.html").is_file())
+    record = read_run(path) if (path / "run.json").is_file() else None
+    return StageRecord(folder, folder.partition("-")[2], record, (path / "report.html").is_file())
 
 
-def unfinished(stages: Sequence[Stage], road: Story) -> str:
+def unfinished(stages: Sequence[StageRecord], road: RunRecord) -> str:
     """Of a road that did not come to its end, where it stopped."""
     how = {
         "failed": "failed",
@@ -120,58 +115,63 @@ def unfinished(stages: Sequence[Stage], road: Story) -> str:
     return f"This road {how.get(road.about['status'], 'ended')} {where}. What follows is what it has left so far."
 
 
-def points_of(stages: Sequence[Stage]) -> Iterator[Point]:
+def points_of(stages: Sequence[StageRecord]) -> Iterator[Measurement]:
     """Every measurement of answers along the road, in order."""
     trained = False
     for stage in stages:
-        if stage.story is None:
+        if stage.record is None:
             continue
-        if stage.story.before and stage.story.before.sampled:
-            yield Point(f"before {stage.name}" if trained else START, stage.story, stage.story.before, is_before=True)
-        if stage.story.after and stage.story.after.sampled:
-            yield Point(stage.name, stage.story, stage.story.after, is_before=False)
-        trained = trained or raises_a_model(stage.story)
+        if stage.record.before and stage.record.before.sampled:
+            yield Measurement(f"before {stage.name}" if trained else START, stage.record, stage.record.before, is_before=True)
+        if stage.record.after and stage.record.after.sampled:
+            yield Measurement(stage.name, stage.record, stage.record.after, is_before=False)
+        trained = trained or raises_a_model(stage.record)
 
 
-def raises_a_model(story: Story) -> bool:
+def raises_a_model(record: RunRecord) -> bool:
     """False for a stage that collects or makes a reward model: the model that answers is the same after it."""
-    return not (story.collects or (story.after and "agreement" in story.after.results))
+    return not (record.collects or (record.after and "agreement" in record.after.results))
 
 
-def alike(every: Sequence[Point]) -> list[Point]:
+def alike(every: Sequence[Measurement]) -> list[Measurement]:
     """Those that were measured as the last stage that was measured to its end; the first, and then what stands after a stage."""
     ends = [point for point in every if not point.is_before]
     same = [point for point in every if ends and yardstick(point) == yardstick(ends[-1])]
     return same[:1] + [point for point in same[1:] if not point.is_before]
 
 
-def yardstick(point: Point) -> tuple[Any, ...]:
+def yardstick(point: Measurement) -> tuple[Any, ...]:
     """What a figure of answers depends on besides the model: prompts, judges, sampling, and what counts as right."""
-    settings = point.story.settings
+    settings = point.record.settings
     specs = settings.get("rewards") or []
     judges = [spec for spec in specs if spec["gold"]] or specs or [settings.get("eval_task", settings["task"])["name"]]
     prompts = sorted({row["prompt_id"] for row in point.made.samples})
     return prompts, judges, settings["sampling"], settings["eval"]["pass_at"], point.made.results["num_samples"]
 
 
-def figures_of(points: Sequence[Point]) -> list[tuple[str, str, bool]]:
+def figures_of(points: Sequence[Measurement]) -> list[tuple[str, str, bool]]:
     """(figure, label, whether it is a share) of what can be told from the first point to the last."""
     both = points[0].made.intervals.keys() & points[-1].made.intervals.keys()
-    gold = [f"rewards/{spec['name']}" for spec in points[-1].story.settings.get("rewards") or [] if spec["gold"]]
-    found = [("pass@1", "right at the first try", True)]
+    gold = [f"rewards/{spec['name']}" for spec in points[-1].record.settings.get("rewards") or [] if spec["gold"]]
+    found = [("pass@1", large("pass@1"), True)]
     if findings.tells_more(points[0].made, points[-1].made) and len(gold) < 2:
-        found.append(("reward", f"reward {gold[0].removeprefix('rewards/')}, gold" if gold else "reward of an answer", False))
+        found.append(("reward", f"reward {gold[0].removeprefix('rewards/')}, gold" if gold else large("reward"), False))
     found += [(key, f"reward {key.removeprefix('rewards/')}, gold", False) for key in gold if len(gold) > 1]
     return [each for each in found if each[0] in both]
 
 
-def cards(points: Sequence[Point]) -> Iterator[Card]:
+def large(name: str) -> str:
+    """How a figure of answers is called among the large ones."""
+    return next(figure.large for figure in answers.FIGURES if figure.name == name)
+
+
+def cards(points: Sequence[Measurement]) -> Iterator[Card]:
     if len(points) > 1:
         for key, label, share in figures_of(points):
             yield findings.pair(label, points[0].made.intervals[key], points[-1].made.intervals[key], share)
 
 
-def words(points: Sequence[Point], every: Sequence[Point]) -> Iterator[str]:
+def words(points: Sequence[Measurement], every: Sequence[Measurement]) -> Iterator[str]:
     """From the start to the end, in sentences that claim no more than the intervals do."""
     if len(points) < 2:
         yield "What the road has gained is not known: its answers were not measured at two places in the same way."
@@ -195,10 +195,10 @@ def change_between(first: Evaluation, last: Evaluation, key: str) -> str:
         "higher": "more than before, the two intervals lie apart.",
         "lower": "less than before, the two intervals lie apart.",
         "same": "the two intervals overlap, so neither gain nor loss can be claimed.",
-    }[compare(first.intervals[key], last.intervals[key])]
+    }[ordering(first.intervals[key], last.intervals[key])]
 
 
-def charts(points: Sequence[Point]) -> Iterator[Chart]:
+def charts(points: Sequence[Measurement]) -> Iterator[Chart]:
     """The figures of answers by stage; of pass@k the first and the largest k."""
     if len(points) < 2:
         return
@@ -215,36 +215,37 @@ def charts(points: Sequence[Point]) -> Iterator[Chart]:
         yield Chart("Rewards by stage", plots.by_stage("rewards", labels, whole, False), f"{', '.join(whole)}; bars: 95% intervals", True)
 
 
-def line_of(stage: Stage) -> Line:
-    story = stage.story
-    if story is None:
-        return Line(stage, "", "–", "–", [])
-    return Line(stage, what_it_did(story), f"{story.step:,}", duration(story.seconds), list(key_figures(story)))
+def line_of(stage: StageRecord) -> StageLine:
+    record = stage.record
+    if record is None:
+        return StageLine(stage, "", "–", "–", [])
+    return StageLine(stage, what_it_did(record), f"{record.step:,}", duration(record.seconds), list(key_figures(record)))
 
 
-def what_it_did(story: Story) -> str:
-    settings = story.settings
-    return f"collected {settings['collect']['kind']}" if story.collects else settings["algorithm"]["name"]
+def what_it_did(record: RunRecord) -> str:
+    settings = record.settings
+    return f"collected {settings['collect']['kind']}" if record.collects else settings["algorithm"]["name"]
 
 
-def key_figures(story: Story) -> Iterator[str]:
+def key_figures(record: RunRecord) -> Iterator[str]:
     """What a stage is to be judged by, before and after it."""
-    before, after = story.before, story.after
-    if story.collects:
-        share = collection.share_of_prompts(story) if story.step else None
-        yield plural(len(story.collected), "row") + (f", from {percent(share.value)} ({span(share)}) of the prompts" if share else "")
+    before, after = record.before, record.after
+    if record.collects:
+        share = collection.share_of_prompts(record) if record.step else None
+        yield plural(len(record.collected), "row") + (f", from {percent(share.value)} ({span(share)}) of the prompts" if share else "")
         return
-    of_answers = [("pass@1", "right at the first try", True)]
+    of_answers = [("pass@1", large("pass@1"), True)]
     if before and after and findings.tells_more(before, after):
         of_answers.append(("reward", "reward", False))
-    of_rows = [each for each in KEY_FIGURES if after and each[0] in after.intervals][:1]
+    measured = [figure for figure in rows.FIGURES if figure.large and after and figure.name in after.intervals]
+    of_rows = [(figure.name, figure.large, figure.share) for figure in measured[:1]]
     for key, label, share in [*of_answers, *of_rows]:
         old, new = (made.intervals.get(key) if made else None for made in (before, after))
         if old or new:
-            yield told(label, old, new, share)
+            yield before_to_after(label, old, new, share)
 
 
-def told(label: str, old: Interval | None, new: Interval | None, share: bool) -> str:
+def before_to_after(label: str, old: Interval | None, new: Interval | None, share: bool) -> str:
     if old is None or new is None:
         return f"{label} {estimate(old or new, share)}{'' if new else ' before it'}"
     return f"{label} {estimate(old, share)} → {estimate(new, share)}"

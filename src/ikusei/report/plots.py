@@ -11,15 +11,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, pairwise
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from typing import TYPE_CHECKING
 
 from ikusei.intervals import Interval
 from ikusei.run.health import Range
+
+if TYPE_CHECKING:  # slow to load, and a run needs it at its end alone
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 INK, GRID, BEFORE, AFTER, HEALTHY, LOST = "#000001", "#000002", "#000003", "#000004", "#000005", "#000006"
 VARIABLES = {INK: "--faint", GRID: "--grid", BEFORE: "--before", AFTER: "--after", HEALTHY: "--healthy", LOST: "--bad"}
@@ -71,7 +70,7 @@ def by_step(name: str, line: Line, healthy: Range | None) -> str:
         if healthy is not None:
             shade(axes, healthy, line.steps[0], line.steps[-1])
         if line.share:
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+            in_percent(axes.yaxis)
         mark_steps(axes)
 
     return svg(name, draw)
@@ -100,7 +99,17 @@ def legend_above(axes: Axes) -> None:
     )
 
 
+def in_percent(*axes: Axis) -> None:
+    """Writes the shares along an axis as whole per cents."""
+    from matplotlib.ticker import PercentFormatter
+
+    for axis in axes:
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
 def mark_steps(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel("step")
 
@@ -136,8 +145,7 @@ def calibration(tables: Mapping[str, Sequence[tuple[float, float]]]) -> str:
             axes.plot(stated, right, color=colour, linewidth=1.6, marker="o", markersize=4, label=label)
         axes.set_xlim(0.48, 1.02)
         axes.set_ylim(0, 1.03)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        in_percent(axes.xaxis, axes.yaxis)
         axes.set_xlabel("chance that it states")
         axes.legend(loc="lower right", frameon=False, labelcolor=INK)
 
@@ -156,7 +164,7 @@ def by_stage(name: str, stages: Sequence[str], lines: Mapping[str, Sequence[Inte
         axes.set_xlim(-0.4, len(stages) - 0.6)
         if share:
             axes.set_ylim(0, 1.03)
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+            in_percent(axes.yaxis)
         if len(lines) > 1:
             legend_above(axes)
 
@@ -196,7 +204,7 @@ def nested(names: Sequence[str], bars: Sequence[Bar]) -> str:
             axes.text(place, 1.03, "\n".join(reversed(bar.told)), ha="center", va="bottom", color=INK, linespacing=1.35)
         axes.set_ylim(0, 1)
         axes.set_xticks(range(len(bars)), [bar.label for bar in bars])
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        in_percent(axes.yaxis)
         above = (0.5, 1.04 + 0.08 * (len(names) - 1))  # over the words
         axes.legend(handles=handles[::-1], loc="lower center", bbox_to_anchor=above, ncols=len(names), frameon=False, labelcolor=INK)
 
@@ -224,6 +232,10 @@ def svg(name: str, draw: Callable[[Axes], None]) -> str:
 
 def panels(name: str, count: int, draw: Callable[[Sequence[Axes]], None]) -> str:
     """The same of `count` drawings side by side."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
     text = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 9.5}):
         figure = Figure(figsize=(SIZE_INCHES[0] * (1 if count == 1 else 0.8 * count), SIZE_INCHES[1]), dpi=72)

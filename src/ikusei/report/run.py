@@ -10,16 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from ikusei.figures.format import duration, plural
 from ikusei.report import collection, findings
 from ikusei.report.charts import calibration, charts
-from ikusei.report.eval_charts import Picture, measured, pictures
+from ikusei.report.eval_charts import Picture, curves_of, pictures
 from ikusei.report.examples import RULE, side_by_side
-from ikusei.report.format import duration, plural
 from ikusei.report.tables import table_of_answers, table_of_rows
 from ikusei.run import files
-from ikusei.run.read import Evaluation, Story, read_story
+from ikusei.run.read import Evaluation, RunRecord, read_run
 
 ANSWERS, ROWS = "Its answers to held-out prompts, before and after", "On held-out rows, before and after"
 PHASES = (("time/sample", "sampling"), ("time/reward", "rewards"), ("time/train", "training"))
@@ -38,27 +36,27 @@ def write_report(run_folder: Path) -> Path:
     Raises:
         ValueError: it is no run folder.
     """
-    story = read_story(run_folder)
-    before, after = story.before, story.after
+    record = read_run(run_folder)
+    before, after = record.before, record.after
     page = render(
         "report.html.j2",
-        **heading(story, run_folder),
-        cards=list(findings.cards(story)),
-        words=list(findings.words(story)),
-        charts=list(charts(story)),
+        **heading(record, run_folder),
+        cards=list(findings.cards(record)),
+        words=list(findings.words(record)),
+        charts=list(charts(record)),
         nothing_drawn="No step was recorded.",
         tables={ANSWERS: table_of_answers(before, after), ROWS: table_of_rows(before, after)},
-        measured_on=measured_on(story),
+        measured_on=measured_on(record),
         pictures=list(pictured(before, after)),
-        examples=collection.examples(story),
-        rule=collection.RULE if story.collects else RULE,
+        examples=collection.examples(record),
+        rule=collection.RULE if record.collects else RULE,
         questions=side_by_side(before.samples, after.samples) if before and after else [],
-        costs=costs([story]),
-        spent=list(spent([story])),
-        alarms=alarms(story),
-        trouble=trouble(story),
-        failures=list(failures(story)),
-        recipe=story.recipe,
+        costs=costs([record]),
+        spent=list(spent([record])),
+        alarms=alarms(record),
+        trouble=trouble(record),
+        failures=list(failures(record)),
+        recipe=record.recipe,
     )
     files.write_text(run_folder / "report.html", page)
     return run_folder / "report.html"
@@ -71,10 +69,10 @@ def pictured(before: Evaluation | None, after: Evaluation | None) -> Iterator[Pi
         yield certainty
     if after and after.pass_at:
         both = [before, after] if before and findings.shared(before, after) else [after]
-        yield from pictures([measured(made.name, made) for made in both])
+        yield from pictures([curves_of(made.name, made) for made in both])
 
 
-def heading(story: Story, run_folder: Path) -> dict[str, Any]:
+def heading(record: RunRecord, run_folder: Path) -> dict[str, Any]:
     """What stands over the page; of a run that did not finish, how it ended."""
     how = {
         "failed": "failed",
@@ -83,24 +81,24 @@ def heading(story: Story, run_folder: Path) -> dict[str, Any]:
         "running": "has not ended, or was killed",
         "finished": "finished",
     }
-    status = story.about["status"]
+    status = record.about["status"]
     return {
-        "about": story.about,
-        "subtitle": f"{run_folder.name} · {plural(story.step, 'step')} · {duration(story.seconds)} · {status}",
-        "unfinished": f"This run {how[status]} after step {story.step}. What follows is what it has left so far.",
-        "failure": [event["text"] for event in story.events if event["kind"] == "error"][-1:],
+        "about": record.about,
+        "subtitle": f"{run_folder.name} · {plural(record.step, 'step')} · {duration(record.seconds)} · {status}",
+        "unfinished": f"This run {how[status]} after step {record.step}. What follows is what it has left so far.",
+        "failure": [event["text"] for event in record.events if event["kind"] == "error"][-1:],
     }
 
 
-def measured_on(story: Story) -> dict[str, str]:
+def measured_on(record: RunRecord) -> dict[str, str]:
     """Under each table, how many prompts or rows it was measured on."""
-    before, after, found = story.before, story.after, dict[str, str]()
+    before, after, found = record.before, record.after, dict[str, str]()
     for made in filter(None, (before, after)):
         of = made.results
         same = ", the same before and after" if before and after else ""
         if made.sampled:
             told = f"{plural(of['num_prompts'], 'held-out prompt')}, {plural(of['num_samples'], 'sample')} of each{same}."
-            found[ANSWERS] = f"{told} In brackets 95% intervals over prompts. {pass_rule(story)}"
+            found[ANSWERS] = f"{told} In brackets 95% intervals over prompts. {pass_rule(record)}"
         if "num_rows" in of:
             found[ROWS] = f"{plural(of['num_rows'], 'row')} that it does not learn from{same}. In brackets 95% intervals over rows."
         else:
@@ -110,61 +108,63 @@ def measured_on(story: Story) -> dict[str, str]:
     return found
 
 
-def pass_rule(story: Story) -> str:
-    least = story.settings.get("eval", {}).get("pass_at", 1.0)
+def pass_rule(record: RunRecord) -> str:
+    least = record.settings.get("eval", {}).get("pass_at", 1.0)
     return f"pass@k: at least one of k samples is right, which it is when its reward is {least:g} or more."
 
 
 def render(template: str, **context: Any) -> str:
     """A page of this folder's templates. What a template asks for and does not get is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return pages.get_template(template).render(**context)
 
 
-def costs(stories: Sequence[Story]) -> list[tuple[str, str, float]]:
+def costs(records: Sequence[RunRecord]) -> list[tuple[str, str, float]]:
     """(phase, how long, share of the whole) over all of these runs."""
     phases: dict[str, float] = {}
-    for story in stories:
-        for label, seconds in phases_of(story):
+    for record in records:
+        for label, seconds in phases_of(record):
             phases[label] = phases.get(label, 0.0) + seconds
     whole = sum(phases.values())
     return [(label, duration(seconds), seconds / whole) for label, seconds in phases.items() if seconds > 0]
 
 
-def phases_of(story: Story) -> list[tuple[str, float]]:
+def phases_of(record: RunRecord) -> list[tuple[str, float]]:
     """(phase, seconds). A run without sampling trains the whole step long."""
-    phases = [(label, sum(story.finite(metric))) for metric, label in PHASES]
+    phases = [(label, sum(record.finite(metric))) for metric, label in PHASES]
     if not any(seconds for _, seconds in phases):
-        phases = [(label, 0.0) for _, label in PHASES[:-1]] + [("training", sum(story.finite("time/step")))]
-    phases.append(("evaluation", sum(made.results.get("seconds") or 0.0 for made in story.evaluations)))
-    rest = max(story.seconds - sum(seconds for _, seconds in phases), 0.0)
-    return [*phases, ("collecting", rest) if story.collects else ("rest: loading, saving, steps taken again", rest)]
+        phases = [(label, 0.0) for _, label in PHASES[:-1]] + [("training", sum(record.finite("time/step")))]
+    phases.append(("evaluation", sum(made.results.get("seconds") or 0.0 for made in record.evaluations)))
+    rest = max(record.seconds - sum(seconds for _, seconds in phases), 0.0)
+    return [*phases, ("collecting", rest) if record.collects else ("rest: loading, saving, steps taken again", rest)]
 
 
-def spent(stories: Sequence[Story]) -> Iterator[tuple[str, str]]:
+def spent(records: Sequence[RunRecord]) -> Iterator[tuple[str, str]]:
     """(number, of what): tokens over all of these runs, memory at the highest peak."""
     for metric, label in (("tokens_sampled", "tokens sampled"), ("num_tokens", "tokens trained on")):
-        total = sum(max(story.finite(metric), default=0.0) for story in stories)
+        total = sum(max(record.finite(metric), default=0.0) for record in records)
         if total > 0:
             yield f"{total:,.0f}", label
-    peaks = [value for story in stories for value in story.finite("memory/peak_mb")]
+    peaks = [value for record in records for value in record.finite("memory/peak_mb")]
     if peaks:
         yield f"{max(peaks):,.0f}", "MB of memory at the peak"
 
 
-def alarms(story: Story) -> list[dict[str, Any]]:
+def alarms(record: RunRecord) -> list[dict[str, Any]]:
     """What the watch raised."""
-    return [event for event in story.events if event["kind"] == "alarm"]
+    return [event for event in record.events if event["kind"] == "alarm"]
 
 
-def trouble(story: Story) -> list[str]:
+def trouble(record: RunRecord) -> list[str]:
     """Warnings and errors, each once."""
-    return list(dict.fromkeys(event["text"] for event in story.events if event["kind"] in TROUBLE))
+    return list(dict.fromkeys(event["text"] for event in record.events if event["kind"] in TROUBLE))
 
 
-def failures(story: Story) -> Iterator[str]:
+def failures(record: RunRecord) -> Iterator[str]:
     """How often each reward failed over the whole run, and how."""
-    for metric in sorted({key for row in story.rows for key in row}):
+    for metric in sorted({key for row in record.rows for key in row}):
         kind, _, name = metric.partition("/")
         if kind in FAILURES:
-            yield f"reward {name}: {FAILURES[kind]} {sum(story.finite(metric)):,.0f} ×"
+            yield f"reward {name}: {FAILURES[kind]} {sum(record.finite(metric)):,.0f} ×"

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING, Any, Literal
 
 from ikusei.reproduce.workspace import Lab
 
-Found = Mapping[str, Any]  # what one seed found, in JSON's types
-Verdict = Literal["held", "not held", "undecided"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Finding = Mapping[str, Any]  # what one seed found, in JSON's types
+ClaimVerdict = Literal["held", "not held", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Criterion:
     """`says` what must be so, `holds` whether it is, `shows` the figures that decide it, in a few letters."""
 
     says: str
-    holds: Callable[[Found], bool]
-    shows: Callable[[Found], str]
+    holds: Callable[[Finding], bool]
+    shows: Callable[[Finding], str]
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ class Claim:
     says: str
     source: str
     setup: str
-    measure: Callable[[Lab], Found]
+    measure: Callable[[Lab], Finding]
     criteria: tuple[Criterion, ...]
-    draw: Callable[[Sequence[Axes], Sequence[Found]], None]
+    draw: Callable[[Sequence[Axes], Sequence[Finding]], None]
     panels: int = 1
     quick: bool = False
 
-    def verdict(self, found: Sequence[Found]) -> Verdict:
+    def verdict(self, found: Sequence[Finding]) -> ClaimVerdict:
         """Of all seeds together."""
         held = [[criterion.holds(each) for each in found] for criterion in self.criteria]
         if all(all(seeds) for seeds in held):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def over_seeds(axes: Axes, x: Sequence[float], seeds: Sequence[Sequence[float]], colour: str, label: str | None = None) -> None:

@@ -12,8 +12,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-
 from ikusei.forest import plant
 from ikusei.loops.data import Rows
 from ikusei.loops.order import in_order
@@ -56,15 +54,14 @@ def mean_total(groups: Sequence[Group]) -> float:
     return fmean(total for group in groups for total in group.totals)
 
 
-@torch.no_grad()
 def logps(model: str | Path, groups: Sequence[Group]) -> list[list[float]]:
     """[P][n] log-probs of whole answers, in nats, under the model at temperature 1."""
-    causal = load_sampler(find_model(str(model))).causal
+    sampler = load_sampler(find_model(str(model)))
     rows = iter(
         [
             logp
             for part in plant([replace(group, tiers=None) for group in groups]).split(TOKENS_PER_PART)
-            for logp in part.sum_R(causal.outputs(part).logp_M).tolist()
+            for logp in part.sum_R(sampler.forward(part).logp_M).tolist()
         ]
     )
     return [[next(rows) for _ in group.responses] for group in groups]

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ikusei.report.format import duration
+from ikusei.figures.format import duration
 from ikusei.report.plots import panels, standalone
 from ikusei.reproduce import CLAIMS
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.running import SEEDS, load, results
 from ikusei.run.files import plain, read_json, write_text
+from ikusei.run.formats import FORMAT, must_be_readable
 
 KEPT = ("seed", "setup", "found", "cpu_s", "git", "versions")
 HEAD = """# The field's claims, tried again
@@ -34,9 +35,11 @@ def write(folder: Path, docs: Path) -> Path:
     for name in CLAIMS:
         rows, file = results(folder, name), kept / f"{name}.json"
         if len(rows) == len(SEEDS):
-            lines = ",\n".join(json.dumps(plain({key: row.get(key) for key in KEPT})) for row in rows)
+            lines = ",\n".join(json.dumps(plain({"format": FORMAT} | {key: row.get(key) for key in KEPT})) for row in rows)
             write_text(file, f"[\n{lines}\n]\n")
         found = read_json(file) if file.exists() else []
+        for row in found:
+            must_be_readable(row, file)
         if found and all(row.get("setup") == load(name).setup for row in found):
             whole[name] = found
             write_text(kept / f"{name}.svg", picture(name, load(name), [row["found"] for row in found]))
@@ -48,7 +51,7 @@ def write(folder: Path, docs: Path) -> Path:
     return docs / "reproduced.md"
 
 
-def picture(name: str, claim: Claim, found: Sequence[Found]) -> str:
+def picture(name: str, claim: Claim, found: Sequence[Finding]) -> str:
     """The claim's figure as a file of its own."""
     return standalone(panels(name, claim.panels, lambda axes: claim.draw(axes, found)))
 
@@ -75,6 +78,6 @@ def section(name: str, claim: Claim, rows: Sequence[Mapping[str, Any]]) -> Itera
     yield f"\n![{name}](reproduced/{name}.svg)"
 
 
-def shown(criterion: Criterion, found: Found) -> str:
+def shown(criterion: Criterion, found: Finding) -> str:
     """The figures, and whether they are as they must be."""
     return f"{criterion.shows(found)} {'✓' if criterion.holds(found) else '✗'}"

@@ -22,7 +22,7 @@ from typing import Any
 from ikusei.reproduce import CLAIMS
 from ikusei.reproduce.claim import Claim
 from ikusei.reproduce.workspace import Lab
-from ikusei.run.files import discard, read_json, write_json, write_text
+from ikusei.run.files import discard, read_record, write_record, write_text
 from ikusei.run.provenance import provenance
 
 SEEDS = (0, 1, 2)
@@ -93,7 +93,7 @@ def measure(name: str, seed: int, folder: str | Path) -> None:
         place.parent.mkdir(parents=True)
         write_text(setup, claim.setup)
     found = claim.measure(Lab(place.parent, seed))
-    write_json(place, {"found": found, "setup": claim.setup, "cpu_s": cpu_s(), **provenance()})
+    write_record(place, {"found": found, "setup": claim.setup, "cpu_s": cpu_s(), **provenance()})
 
 
 def cpu_s() -> float:
@@ -104,7 +104,7 @@ def cpu_s() -> float:
 def results(folder: Path, name: str, seeds: Sequence[int] = SEEDS) -> list[dict[str, Any]]:
     """What found.json says, of each seed that has been measured with the claim's present setup."""
     places = [_place(folder, name, seed) for seed in seeds]
-    rows = [{"seed": seed, **read_json(place)} for seed, place in zip(seeds, places, strict=True) if place.exists()]
+    rows = [{"seed": seed, **read_record(place)} for seed, place in zip(seeds, places, strict=True) if place.exists()]
     return [row for row in rows if row.get("setup") == load(name).setup]
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from ruamel.yaml import YAML
 
 from ikusei.run.files import discard, plain, read_json, write_json
-from ikusei.run.folder import checkpoints
+from ikusei.run.folder import checkpoints, status_of
 
 
 @dataclass(frozen=True)
@@ -30,22 +28,20 @@ class Lab:
             RuntimeError: it did not finish.
             ValueError: it was made by another recipe.
         """
-        from ikusei.pipeline import train as road  # transformers: seconds, and not every claim trains
+        from ikusei.pipeline.train import resume, train  # transformers: seconds, and not every claim trains
+        from ikusei.recipe.schema import document_of
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        file, run = self.folder / f"{name}.yaml", self.folder / name
-        text = io.StringIO()
-        YAML().dump(plain({"seed": self.seed, **recipe}), text)
-        if _status(run) is None:
+        run, asked = self.folder / name, document_of({"name": name, "seed": self.seed, **plain(recipe)})
+        if status_of(run) is None:
             discard(run)  # of a kill before it was a run
-            file.write_text(text.getvalue(), encoding="utf-8")
-        elif file.read_text(encoding="utf-8") != text.getvalue():
+        elif (run / "recipe.source.yaml").read_text(encoding="utf-8") != asked.text:
             raise ValueError(f"{run}: made by another recipe than the claim's now; remove {self.folder} to measure this seed anew")
-        if _status(run) == "finished":
+        if status_of(run) == "finished":
             return run
         with (self.folder / f"{name}.log").open("a", encoding="utf-8") as log:
             console = Console(file=log, width=140)
-            outcome = road.resume(run, console) if _status(run) else road.train(file, folder=run, console=console)
+            outcome = resume(run, console) if status_of(run) else train(asked.data, folder=run, console=console)
         if outcome.problem is not None or outcome.summary["status"] != "finished":
             raise RuntimeError(f"{run} ended as {outcome.summary['status']}: {outcome.problem}; read {name}.log beside it")
         for each in (run, *(stage for stage in run.iterdir() if stage.is_dir())):
@@ -60,7 +56,3 @@ class Lab:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(file, make())
         return read_json(file)
-
-
-def _status(run: Path) -> str | None:
-    return read_json(run / "run.json")["status"] if (run / "run.json").is_file() else None

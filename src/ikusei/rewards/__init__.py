@@ -1,19 +1,25 @@
 """Rewards that need no model: a number for one answer, closed against the cheap ways of earning it.
 
 Each is called as `reward(prompt, response, **columns)`, where the columns are those of the data row. A recipe names one by its bare name.
-They are found by path and imported only where they are used, since `math` loads sympy.
+
+A file is a reward where it defines what it is called, a function `exact` or a class `ThinkFormat` in think_format.py. A class says of
+itself, as constants of its body that are literals:
+
+    executes: ClassVar[bool] = True                       it runs what a model has written, and works in a jail
+    files: ClassVar[tuple[str, ...]] = ("path",)          those of its settings that are paths, found as all paths of a recipe are
+    example: ClassVar[str] = "{path: ..., settings: ...}" how a recipe spells it, where it cannot do without settings
 
 Left out, for later: JSON schema.
 """
 
 from __future__ import annotations
 
-BUILT_IN = {
-    "exact": "ikusei.rewards.exact:exact",
-    "math": "ikusei.rewards.math:math",
-    "think_format": "ikusei.rewards.think_format:ThinkFormat",
-    "length": "ikusei.rewards.length:Length",
-    "votes": "ikusei.rewards.votes:Votes",
-    "code": "ikusei.rewards.code:Code",
-}
-EXECUTE = frozenset({"code"})  # run what a model has written
+from ikusei.registry import Definition, Registry
+
+
+def is_reward(file: str, defined: Definition) -> bool:
+    """Whether a function or class is what its file is called: `exact`, or `ThinkFormat` in think_format.py."""
+    return defined.name in (file, file.title().replace("_", ""))
+
+
+BUILT_IN = Registry(__name__, is_reward)

@@ -12,7 +12,7 @@ Left out: a premium for short answers. It is earned by not thinking.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ikusei.text.answer import split_thought
 from ikusei.types import Prompt
@@ -25,6 +25,8 @@ class Length:
     max_chars: int
     soft_chars: int
     of: Literal["response", "thought"] = "response"
+
+    example: ClassVar[str] = "{path: length, settings: {max_chars: 1000, soft_chars: 200}}"
 
     def __post_init__(self) -> None:
         if not 0 < self.soft_chars <= self.max_chars or self.of not in ("response", "thought"):

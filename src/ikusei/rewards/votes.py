@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 from ikusei.types import Prompt
 
@@ -29,6 +29,9 @@ class Votes:
     """`path` is a jsonl file. Raises ValueError where a row is not of one of the two forms."""
 
     path: str
+
+    files: ClassVar[tuple[str, ...]] = ("path",)
+    example: ClassVar[str] = "{path: votes, settings: {path: votes.jsonl}}    # rows of prompt, responses, votes"
 
     def __post_init__(self) -> None:
         if not Path(self.path).is_file():

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from ikusei.intervals import Interval, pass_at_k, tries
-from ikusei.run.read import Evaluation, Story, read_story
+from ikusei.run.read import Evaluation, RunRecord, read_run
 
 DRAWS = 4000
 PSEUDO_PROMPTS = (-1.0, 1.0)
@@ -94,16 +94,16 @@ def read_experiment(name: str, runs: Sequence[Path], when: str = "after") -> Exp
     """
     every, hows, raised = [], [], []
     for run in runs:
-        story = read_story(run)
-        if "stages" in story.settings:
+        record = read_run(run)
+        if "stages" in record.settings:
             inside = ", ".join(sorted(str(each.parent) for each in run.glob("*/run.json")))
             raise ValueError(f"{run}: a run of stages; compare one of them: {inside}")
-        made = story.newest(when)
+        made = record.newest(when)
         if made is None or not made.samples:
             raise ValueError(f"{run}: no samples of an evaluation {when} training; let the run finish, with eval.num_prompts above 0")
         every.append(made)
-        hows.append(how_measured(story, run))
-        raised.append({name: story.settings.get(name) for name in ("algorithm", "train")})
+        hows.append(how_measured(record, run))
+        raised.append({name: record.settings.get(name) for name in ("algorithm", "train")})
     different = [differing(hows[0] | raised[0], how | by) for how, by in zip(hows, raised, strict=True)]
     prompts = {row["prompt_id"] for row in every[0].samples}
     different += ["their prompts differ"] * any({row["prompt_id"] for row in each.samples} != prompts for each in every)
@@ -131,9 +131,9 @@ def together(name: str, every: Sequence[Evaluation], how: Mapping[str, Any]) -> 
     return Experiment(name, {prompt: tuple(each) for prompt, each in right.items()}, means, asked, how, whole)
 
 
-def of_run(story: Story) -> Comparison | None:
+def of_run(record: RunRecord) -> Comparison | None:
     """What one run gained: after less before."""
-    return between(story.after, story.before)
+    return between(record.after, record.before)
 
 
 def between(one: Evaluation | None, other: Evaluation | None) -> Comparison | None:
@@ -144,12 +144,12 @@ def between(one: Evaluation | None, other: Evaluation | None) -> Comparison | No
     return compare(a, b) if a.asked.keys() == b.asked.keys() and a.right.keys() & b.right.keys() else None
 
 
-def how_measured(story: Story, run: Path) -> dict[str, Any]:
+def how_measured(record: RunRecord, run: Path) -> dict[str, Any]:
     """The settings that must be the same."""
     template = run / "final" / "chat_template.jinja"
-    settings = {f"eval.{name}": story.settings.get("eval", {}).get(name) for name in ALIKE}
-    settings |= {f"sampling.{name}": value for name, value in story.settings.get("sampling", {}).items()}
-    specs = story.settings.get("rewards") or []
+    settings = {f"eval.{name}": record.settings.get("eval", {}).get(name) for name in ALIKE}
+    settings |= {f"sampling.{name}": value for name, value in record.settings.get("sampling", {}).items()}
+    specs = record.settings.get("rewards") or []
     judges = [spec for spec in specs if spec.get("gold")] or specs
     settings[JUDGES] = [{key: value for key, value in spec.items() if key in JUDGING} for spec in judges] or None
     return settings | {"the chat template": template.read_text(encoding="utf-8") if template.is_file() else None}

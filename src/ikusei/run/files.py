@@ -20,6 +20,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from ikusei.run.formats import FORMAT, must_be_readable
+
 WRITE_ERRORS = (OSError, SafetensorError, RuntimeError)  # what Python, safetensors and torch raise on a full disk
 
 
@@ -129,6 +131,18 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """A mapping as JSON, with the number of the format that it is in."""
+    write_json(path, {"format": FORMAT, **record})
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What `write_record` wrote, without the number. Raises ValueError for one that a newer version has written."""
+    record = read_json(path)
+    must_be_readable(record, path)
+    return {key: value for key, value in record.items() if key != "format"}
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:

@@ -29,7 +29,9 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from ikusei.run import files
+from ikusei.run.formats import FORMAT, UnreadableFormat, must_be_readable
 from ikusei.run.provenance import provenance
+from ikusei.run.tables import responses_table, samples_table, write_table
 from ikusei.types import Group
 
 DATA = "data.jsonl"  # the rows of a run that collects
@@ -43,7 +45,7 @@ class RunInfo:
 
     path: Path
     name: str
-    status: str  # one of STATUSES
+    status: str  # one of STATUSES, or why it cannot be read
     created: str
     step: int
     summary: dict[str, Any] | None
@@ -75,7 +77,7 @@ class Run:
         with files.whole_file(folder / "recipe.yaml") as unfinished:
             YAML().dump(dict(resolved), unfinished)  # as it is: JSON's null for .inf would not read back
         about = {"name": name, "status": "running", "created": now(), "seed": resolved.get("seed"), **provenance(), "facts": facts}
-        files.write_json(folder / "run.json", about)  # last: now it is a run
+        files.write_record(folder / "run.json", about)  # last: now it is a run
         run = cls(folder, time.monotonic())
         run.event("created")
         return run
@@ -85,12 +87,12 @@ class Run:
         """A run to go on with. What a kill left half written is removed.
 
         Raises:
-            ValueError: there is no run, or it has finished.
+            ValueError: there is no run, it has finished, or a newer version has written it.
         """
         if not (path / "run.json").is_file():
             there = ", ".join(info.path.name for info in list_runs(path.parent)) or "none"
             raise ValueError(f"{path}: no run there; runs in {path.parent}: {there}. Give the folder of one of these")
-        about = files.read_json(path / "run.json")
+        about = files.read_record(path / "run.json")
         if about["status"] == "finished":
             raise ValueError(f"{path}: has finished, so there is nothing to resume; start a new run, from {path / 'final'} if you like")
         files.clear_temporary(path)
@@ -98,7 +100,7 @@ class Run:
         for log in logs:
             files.cut_torn_line(log)
         before = max((row["seconds"] for log in logs for row in files.read_lines(log)[-1:]), default=0.0)
-        files.write_json(path / "run.json", {**about, "status": "running"})
+        files.write_record(path / "run.json", {**about, "status": "running"})  # in our format from here on
         run = cls(path, time.monotonic() - before)
         run.event("opened")
         return run
@@ -111,7 +113,7 @@ class Run:
     @property
     def facts(self) -> dict[str, Any]:
         """What was probed when the run was created (threads, precision, layout): a resumed run uses it again."""
-        return files.read_json(self.path / "run.json")["facts"]
+        return files.read_record(self.path / "run.json")["facts"]
 
     def record(
         self,
@@ -127,8 +129,6 @@ class Run:
         number that is not finite is written as null and noted as a warning.
         """
         if groups:
-            from ikusei.run.tables import responses_table, write_table  # pyarrow takes a third of a second; most commands need none
-
             (self.path / "responses").mkdir(exist_ok=True)
             write_table(self.path / "responses" / f"step-{step:06d}.parquet", responses_table(step, groups, kept, advantages or {}))
         lost = [name for name, value in metrics.items() if not math.isfinite(value)]
@@ -154,7 +154,7 @@ class Run:
         try:
             with files.whole_folder(self.path / f"checkpoint-{step}") as unfinished:
                 write(unfinished)
-                state_file = {"step": step, "files": sizes(unfinished), "state": state}
+                state_file = {"format": FORMAT, "step": step, "files": sizes(unfinished), "state": state}
                 (unfinished / "state.json").write_text(json.dumps(state_file), encoding="utf-8")
         except OSError as error:
             latest = self.latest_checkpoint()
@@ -199,36 +199,43 @@ class Run:
 
     def write_eval(self, name: str, step: int, results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
         """One evaluation: its figures (an `Interval` becomes value, low, high) and one row for each sample."""
-        from ikusei.run.tables import samples_table, write_table
-
         with files.whole_folder(self.eval_folder(name, step)) as unfinished:
-            files.write_json(unfinished / "results.json", results)
+            files.write_record(unfinished / "results.json", results)
             write_table(unfinished / "samples.parquet", samples_table(rows))
 
     def read_eval(self, name: str, step: int) -> dict[str, Any] | None:
         """The figures of an evaluation that has been made, so that a resumed run need not make it again."""
         results = self.eval_folder(name, step) / "results.json"
-        return files.read_json(results) if results.exists() else None
+        return files.read_record(results) if results.exists() else None
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json, to which `seconds` is added, and its status into run.json. Only a "finished" run cannot be resumed."""
         full = {**summary, "seconds": self.seconds}
         assert set(full) == set(SUMMARY), f"summary has {sorted(full)}, not {sorted(SUMMARY)}"
         assert full["status"] in STATUSES, f"status {full['status']!r} is none of {STATUSES}"
-        files.write_json(self.path / "summary.json", {key: full[key] for key in SUMMARY})
-        files.write_json(self.path / "run.json", {**files.read_json(self.path / "run.json"), "status": full["status"]})
+        files.write_record(self.path / "summary.json", {key: full[key] for key in SUMMARY})
+        files.write_record(self.path / "run.json", {**files.read_record(self.path / "run.json"), "status": full["status"]})
         self.event("ended", status=full["status"])
 
 
 def list_runs(root: Path) -> list[RunInfo]:
-    """The runs in a folder, oldest first."""
+    """The runs in a folder, oldest first. Of one that a newer version has written only that is known, which is its status then."""
     found = []
     for path in sorted(about.parent for about in root.glob("*/run.json")):
-        about = files.read_json(path / "run.json")
+        try:
+            about = files.read_record(path / "run.json")
+        except UnreadableFormat as error:
+            found.append(RunInfo(path, path.name, error.short, "", 0, None))
+            continue
         rows = files.read_lines(path / "metrics.jsonl")
-        summary = files.read_json(path / "summary.json") if (path / "summary.json").exists() else None
+        summary = files.read_record(path / "summary.json") if (path / "summary.json").exists() else None
         found.append(RunInfo(path, about["name"], about["status"], about["created"], rows[-1]["step"] if rows else 0, summary))
     return found
+
+
+def status_of(path: Path) -> str | None:
+    """That of the run in a folder; None where there is none yet. Raises ValueError for one that a newer version has written."""
+    return files.read_record(path / "run.json")["status"] if (path / "run.json").is_file() else None
 
 
 def is_wall_clock(metric: str) -> bool:
@@ -264,7 +271,8 @@ def sizes(folder: Path) -> dict[str, int]:
 
 
 def whole_state(folder: Path) -> dict[str, Any] | None:
-    """The state in a checkpoint, or None where state.json cannot be read or a file that it lists has not its size."""
+    """The state in a checkpoint, or None where state.json cannot be read or a file that it lists has not its size. Raises ValueError for
+    one that a newer version has written."""
     there = sizes(folder)
     if "state.json" not in there:
         return None
@@ -272,4 +280,5 @@ def whole_state(folder: Path) -> dict[str, Any] | None:
         saved = files.read_json(folder / "state.json")
     except ValueError:
         return None
+    must_be_readable(saved, folder / "state.json")
     return saved["state"] if saved["files"].items() <= there.items() else None

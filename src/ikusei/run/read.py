@@ -11,7 +11,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from ikusei.intervals import Interval
-from ikusei.run.files import read_json, read_lines
+from ikusei.run.files import read_lines, read_record
+from ikusei.run.formats import with_current_keys
 from ikusei.run.tables import read_table
 
 GOLD = "gold"  # the name of the evaluations that the watch makes during a run
@@ -27,7 +28,7 @@ class Evaluation:
     step: int
     results: dict[str, Any]
     samples: list[dict[str, Any]]
-    greedy: list[dict[str, Any]]  # the likeliest answer to each prompt
+    greedy: list[dict[str, Any]]  # the answer of the likeliest tokens to each prompt
 
     @property
     def intervals(self) -> dict[str, Interval]:
@@ -67,7 +68,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Story:
+class RunRecord:
     """A run as far as it came: any of its parts may be missing."""
 
     about: dict[str, Any]  # run.json
@@ -75,7 +76,7 @@ class Story:
     events: list[dict[str, Any]]
     evaluations: list[Evaluation]
     recipe: str
-    settings: dict[str, Any]  # the recipe as data
+    settings: dict[str, Any]  # the recipe as data, by the present names of its keys
     collected: list[dict[str, Any]]  # data.jsonl, of a run that collects, as far as its steps are recorded
 
     @property
@@ -110,31 +111,30 @@ class Story:
         return [value for value in self.line(metric)[1] if math.isfinite(value)]
 
 
-def read_story(run_folder: Path) -> Story:
+def read_run(run_folder: Path) -> RunRecord:
     """Reads a run folder, finished or not.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or a newer version has written it.
     """
     if not (run_folder / "run.json").is_file():
         raise ValueError(f"{run_folder}: no run there (it has no run.json); give a folder that `ikusei runs` lists")
+    about = read_record(run_folder / "run.json")
     rows = [with_no_signal(row) for row in read_lines(run_folder / "metrics.jsonl")]
     evaluations = [read_evaluation(results.parent) for results in sorted(run_folder.glob("eval/*@*/results.json"))]
     recipe = (run_folder / "recipe.yaml").read_text(encoding="utf-8")
-    settings = YAML(typ="safe").load(recipe)
+    settings, _ = with_current_keys(YAML(typ="safe").load(recipe))
     collected = read_lines(run_folder / "data.jsonl")[: int(rows[-1]["rows"])] if rows and "collect" in settings else []
-    return Story(
-        read_json(run_folder / "run.json"), rows, read_lines(run_folder / "events.jsonl"), evaluations, recipe, settings, collected
-    )
+    return RunRecord(about, rows, read_lines(run_folder / "events.jsonl"), evaluations, recipe, settings, collected)
 
 
 def read_evaluation(folder: Path) -> Evaluation:
     name, _, step = folder.name.rpartition("@")
-    return evaluation(name, int(step), read_json(folder / "results.json"), read_table(folder / "samples.parquet"))
+    return evaluation(name, int(step), read_record(folder / "results.json"), read_table(folder / "samples.parquet"))
 
 
 def evaluation(name: str, step: int, results: dict[str, Any], rows: list[dict[str, Any]]) -> Evaluation:
-    """The rows of samples.parquet told apart: those that were sampled, and the likeliest."""
+    """The rows of samples.parquet told apart: those that were sampled, and the greedy ones."""
     sampled, greedy = ([row for row in rows if bool(row.get("greedy")) is which] for which in (False, True))
     return Evaluation(name, step, results, sampled, greedy)
 

@@ -1,33 +1,37 @@
-"""Parquet tables of a run folder: the responses of a step, the samples of an evaluation. Apart from folder.py, for pyarrow loads slowly."""
+"""Parquet tables of a run folder: the responses of a step, the samples of an evaluation. pyarrow, which
+loads slowly, is loaded when one is made or read."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from ikusei.run.files import whole_file
+from ikusei.run.formats import FORMAT, must_be_readable
 from ikusei.types import Group, Response
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+IN_METADATA = b"ikusei.format"
 
 # Every type is named, so that a column that is empty in one step still has the type that it has in the others.
 COLUMNS = {
-    "step": pa.int64(),
-    "prompt_id": pa.string(),
-    "prompt": pa.string(),
-    "columns": pa.string(),  # the row's other columns, as JSON
-    "response": pa.string(),
-    "total": pa.float64(),  # null: a reward that counts failed
-    "advantage": pa.float64(),
-    "kept": pa.bool_(),  # trained on
-    "stop": pa.string(),
-    "num_tokens": pa.int64(),
-    "logprob": pa.float64(),  # the sum over the tokens that the policy wrote
-    "version": pa.int64(),
-    "seed": pa.uint64(),
+    "step": "int64",
+    "prompt_id": "string",
+    "prompt": "string",
+    "columns": "string",  # the row's other columns, as JSON
+    "response": "string",
+    "total": "float64",  # null: a reward that counts failed
+    "advantage": "float64",
+    "kept": "bool",  # trained on
+    "stop": "string",
+    "num_tokens": "int64",
+    "logprob": "float64",  # the sum over the tokens that the policy wrote
+    "version": "int64",
+    "seed": "uint64",
 }
 
 
@@ -35,12 +39,15 @@ def responses_table(
     step: int, groups: Sequence[Group], kept: Sequence[bool] | None, advantages: Mapping[tuple[int, int], float]
 ) -> pa.Table:
     """One row a response, in the order of asking, with two columns for each reward: its value and its status."""
+    import pyarrow as pa
+
     assert kept is None or len(kept) == len(groups), f"{len(groups)} groups, but {len(kept)} say whether they were kept"
     rewards = sorted({name for group in groups for response in group.responses if response.score for name in response.score.parts})
-    schema = dict(COLUMNS)
+    kinds = dict(COLUMNS)
     for name in rewards:
-        schema |= {f"rewards/{name}": pa.float64(), f"rewards/{name}/status": pa.string()}
-    return pa.Table.from_pylist(list(response_rows(step, groups, kept, advantages)), schema=pa.schema(schema))
+        kinds |= {f"rewards/{name}": "float64", f"rewards/{name}/status": "string"}
+    schema = pa.schema({name: pa.type_for_alias(kind) for name, kind in kinds.items()})
+    return pa.Table.from_pylist(list(response_rows(step, groups, kept, advantages)), schema=schema)
 
 
 def response_rows(
@@ -77,14 +84,24 @@ def written_logprob(response: Response) -> float | None:
 
 def samples_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """One row a sample; the columns are those that the rows have."""
+    import pyarrow as pa
+
     return pa.Table.from_pylist([dict(row) for row in rows])
 
 
 def write_table(path: Path, table: pa.Table) -> None:
+    """With the number of the format in the file's metadata."""
+    import pyarrow.parquet as pq
+
     with whole_file(path) as unfinished:
-        pq.write_table(table, unfinished, compression="zstd")
+        pq.write_table(table.replace_schema_metadata({IN_METADATA: str(FORMAT)}), unfinished, compression="zstd")
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows."""
-    return pq.read_table(path).to_pylist()
+    """The rows. Raises ValueError for a table that a newer version has written."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    number = (table.schema.metadata or {}).get(IN_METADATA)
+    must_be_readable({} if number is None else {"format": int(number) if number.isdigit() else number.decode()}, path)
+    return table.to_pylist()

@@ -2,7 +2,7 @@
 
     win rate   mean over prompts of w_p,    w_p = mean over the verdicts on a prompt of  1 the first is better, 1/2 a tie, 0 it is worse
 
-so that win rate = wins + ties / 2 where a judge says nothing between. Its interval is over prompts (statistics.py). A verdict comes from
+so that win rate = wins + ties / 2 where a judge says nothing between. Its interval is over prompts (intervals.py). A verdict comes from
 
     numbers    a reward says one for each answer, and every answer of the one is held against every answer of the other: within `tie` of
                each other they tie
@@ -35,7 +35,7 @@ WON = {"a": 1.0, "b": 0.0, "tie": 0.5}
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PairVerdict:
     """On one answer of each model to a prompt. `won` is 1 where the first model's is better; `shown_first` tells whether it was the one on
     top, None where both were not shown together; `lengths` are the first's and the second's."""
 
@@ -63,7 +63,7 @@ class WinRate:
     failed: int  # answers or pairs without a verdict
 
 
-def win_rate(one: str, other: str, verdicts: Sequence[Verdict], failed: int = 0) -> WinRate:
+def win_rate(one: str, other: str, verdicts: Sequence[PairVerdict], failed: int = 0) -> WinRate:
     """Raises ValueError where there is no verdict, or one says a number outside 0 to 1."""
     if not verdicts or not all(0 <= each.won <= 1 for each in verdicts):
         said = [each.won for each in verdicts if not 0 <= each.won <= 1][:3]
@@ -90,15 +90,17 @@ def win_rate(one: str, other: str, verdicts: Sequence[Verdict], failed: int = 0)
     )
 
 
-def of_numbers(prompt: str, one: Sequence[tuple[float, int]], other: Sequence[tuple[float, int]], tie: float = TIE) -> Iterator[Verdict]:
+def of_numbers(
+    prompt: str, one: Sequence[tuple[float, int]], other: Sequence[tuple[float, int]], tie: float = TIE
+) -> Iterator[PairVerdict]:
     """Every answer of the one against every answer of the other, each as (number, length)."""
     for number, length in one:
         for less, size in other:
             won = 0.5 if abs(number - less) <= tie else float(number > less)
-            yield Verdict(prompt, won, None, (length, size))
+            yield PairVerdict(prompt, won, None, (length, size))
 
 
-def of_votes(file: Path, one: str, other: str) -> list[Verdict]:
+def of_votes(file: Path, one: str, other: str) -> list[PairVerdict]:
     """The votes of a jsonl file that were on these two models, in either order. Raises ValueError with the line, and where none was."""
     models = tuple(name.rstrip("/") for name in (one, other))
     found, seen = [], set()
@@ -110,7 +112,7 @@ def of_votes(file: Path, one: str, other: str) -> list[Verdict]:
             if sorted(shown) == sorted(models):
                 first = shown == models
                 won = WON[row["vote"]]
-                found.append(Verdict(json.dumps(row["prompt"], sort_keys=True), won if first else 1 - won, first))
+                found.append(PairVerdict(json.dumps(row["prompt"], sort_keys=True), won if first else 1 - won, first))
     if not found:
         there = ", ".join(sorted({" and ".join(sorted(pair)) for pair in seen})) or "none"
         raise ValueError(f"{file}: no vote on {one} and {other}; votes are on: {there}; name the models as the file does")
@@ -132,8 +134,8 @@ def _form() -> str:
     return 'a row is {"prompt": ..., "models": ["runs/a", "runs/b"], "vote": "a", "b" or "tie"}, a being the first of the two models'
 
 
-def _by_prompt(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
-    rows: dict[str, list[Verdict]] = defaultdict(list)
+def _by_prompt(verdicts: Sequence[PairVerdict]) -> list[list[PairVerdict]]:
+    rows: dict[str, list[PairVerdict]] = defaultdict(list)
     for verdict in verdicts:
         rows[verdict.prompt].append(verdict)
     return list(rows.values())

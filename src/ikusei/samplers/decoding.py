@@ -96,12 +96,16 @@ class Drafts:
             alive[row] = alive[row] and not self._stop_string(row)
         return [row for row in self.active if not alive[row]]
 
+    def written(self, row: int) -> list[int]:
+        """The tokens of a row so far."""
+        return self.token_BT[row, : int(self.count_B[row])].tolist()
+
     def close(self, row: int, version: int) -> tuple[Job, Response]:
         """The finished response; its row is free."""
-        job, count = self.jobs[row], int(self.count_B[row])
+        job, tokens = self.jobs[row], self.written(row)
         assert job is not None, "an empty row cannot be closed"
         self.jobs[row] = None
-        tokens = self.token_BT[row, :count].tolist()
+        count = len(tokens)
         text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
         logprobs = tuple(self.logp_BT[row, :count].tolist())
         return job, Response(tuple(tokens), (True,) * count, text, logprobs, self._why(row, tokens[-1]), version, job.seed)
@@ -117,7 +121,7 @@ class Drafts:
         """True where the last token completed a stop string. A token is at least one byte, so the last few tokens tell whether to look at
         the whole; the whole decides, because a window may cut a character in two."""
         reach = max(len(stop.encode()) for stop in self.sampling.stop) + 1
-        written = self.token_BT[row, : int(self.count_B[row])].tolist()
+        written = self.written(row)
         return all(
             any(stop in str(self.tokenizer.decode(tokens, skip_special_tokens=True)) for stop in self.sampling.stop)
             for tokens in (written[-reach:], written)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
 from ikusei.models.causal import CausalModel
-from ikusei.models.load import load_model, load_tokenizer
+from ikusei.models.load import load_model, load_tokenizer, resolve, to_device
 from ikusei.models.probe import probe
 from ikusei.samplers.local import LocalSampler
 
 
-def load_sampler(model: str, num_slots: int = 64) -> LocalSampler:
-    """The model in a folder, of a hub id or `seedling`, laid out as the probe finds right. Writes `num_slots` responses at one time."""
-    weights = load_model(model)
-    return LocalSampler(CausalModel(weights, probe(weights).layout), load_tokenizer(model), num_slots)
+def load_sampler(model: str, num_slots: int = 64, layout: str | None = None, fresh: bool = False) -> LocalSampler:
+    """Of a folder, a hub id or `seedling`; it writes `num_slots` responses at one time. `layout` None: as the probe finds right. With
+    `fresh` the model has the same configuration and random weights, always the same ones."""
+    if fresh:
+        torch.manual_seed(0)
+        weights = to_device(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(resolve(model)), dtype=torch.float32))
+    else:
+        weights = load_model(model)
+    return LocalSampler(CausalModel(weights, layout or probe(weights).layout), load_tokenizer(model), num_slots)

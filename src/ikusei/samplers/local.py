@@ -14,12 +14,16 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ikusei.forest import Forest, Outputs
 from ikusei.models.causal import CausalModel
+from ikusei.models.continuations import continuations
+from ikusei.models.score import score
 from ikusei.samplers.decoding import Drafts, Job, jobs_of
 from ikusei.samplers.kv_cache import Prefilled, Slots
-from ikusei.samplers.lockstep import write_in_step
+from ikusei.samplers.lockstep import Decoder
+from ikusei.samplers.streaming import settled
 from ikusei.text.chat import ends_of
-from ikusei.types import Group, Prompt, Response, Sampling
+from ikusei.types import Group, Prompt, Response, Sampling, ScoredText
 
 PREFILL_TOKENS = 2048  # prompts go through the model in rows of about this many tokens
 SHRINK = 0.75  # the batch is repacked when fewer than this share of its rows are still written
@@ -45,25 +49,57 @@ class LocalSampler:
         self.version, self.current = version, current
         self.ends = end_tokens(causal.model, tokenizer)
 
+    @property
+    def context(self) -> int:
+        return self.causal.context
+
     def sample(self, prompts: Sequence[Prompt], num_responses: int, sampling: Sampling, seed: int) -> Iterator[Group]:
         """See `protocols.Sampler`. Raises RuntimeError once the policy has stepped, ValueError for a prompt that fills the context."""
-        jobs = jobs_of(prompts, num_responses, sampling, seed, self.causal.context)
-        write = _Slotted if self.causal.layout == "forest" else _Lockstep
-        writer = write(self, prompts, jobs, sampling)
+        batch = self._batch(prompts, num_responses, sampling, seed)
         done: list[dict[int, Response]] = [{} for _ in prompts]
-        while True:
-            self._check_version()
-            if self.threads is not None:
-                torch.set_num_threads(self.threads)
-            finished = writer.advance()
-            if not finished:
-                return
+        while batch.unfinished:
+            self._prepare()
+            finished = batch.step()
+            while not finished:
+                finished = batch.step()
             for job, response in finished:
                 done[job.prompt][job.index] = response
                 if len(done[job.prompt]) == num_responses:
                     yield Group(prompts[job.prompt], tuple(response for _, response in sorted(done[job.prompt].items())))
 
-    def _check_version(self) -> None:
+    @torch.no_grad()
+    def forward(self, forest: Forest) -> Outputs:
+        """See `protocols.Asked`."""
+        return self.causal.outputs(forest.to(self.causal.device))
+
+    def score(self, prompt: Prompt, texts: Sequence[str], ends: bool = True) -> list[ScoredText]:
+        """See `protocols.Sampler`. Raises ValueError for a text that does not fit the context."""
+        return score(self.causal, self.tokenizer, prompt, texts, ends)
+
+    def score_tokens(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, bool]]:
+        """See `protocols.Sampler`; a context that does not fit loses its beginning."""
+        return continuations(self.causal, pairs)
+
+    def stream(self, prompt: Prompt, sampling: Sampling, seed: int) -> Iterator[str | Response]:
+        """The response of `sample([prompt], 1, sampling, seed)` while it is written: its text in pieces, then the response."""
+        batch, text, response = self._batch([prompt], 1, sampling, seed), "", None
+        while response is None:
+            self._prepare()
+            response = next((response for _, response in batch.step()), None)
+            longer = response.text if response else settled(self.tokenizer, batch.drafts.written(0))
+            assert longer.startswith(text), f"the tokenizer rewrote what had been settled, {text!r}, to {longer!r}"
+            if longer != text:
+                yield longer[len(text) :]
+            text = longer
+        yield response
+
+    def _batch(self, prompts: Sequence[Prompt], num_responses: int, sampling: Sampling, seed: int) -> _Slotted | _Lockstep:
+        jobs = jobs_of(prompts, num_responses, sampling, seed, self.context)
+        return (_Slotted if self.causal.layout == "forest" else _Lockstep)(self, prompts, jobs, sampling)
+
+    def _prepare(self) -> None:
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
         if self.current() != self.version:
             raise RuntimeError(
                 f"this snapshot is of version {self.version} and shares its weights with a policy that is now at version {self.current()}; "
@@ -82,19 +118,19 @@ class _Slotted:
         self.last = torch.zeros(0, dtype=torch.long)  # [B] the token written last in each row
         self.steps = 0
 
+    @property
+    def unfinished(self) -> bool:
+        return bool(self.waiting or self.drafts.active)
+
     @torch.inference_mode()
-    def advance(self) -> list[tuple[Job, Response]]:
-        """Write on until some responses are finished; none means that all are."""
+    def step(self) -> list[tuple[Job, Response]]:
+        """One token into each row -> the responses that are found to be finished."""
         look_every = 1 if self.sampler.causal.device.type == "cpu" or self.drafts.sampling.stop else LOOK_EVERY
-        while self.waiting or self.drafts.active:
-            if not self._arrange():
-                self.last = self.drafts.write(0, self.slots.step(self.last))
-            self.steps += 1
-            if self.steps % look_every == 0:
-                ended = self.drafts.ended()
-                if ended:
-                    return [self.drafts.close(row, self.sampler.version) for row in ended]
-        return []
+        if not self._arrange():
+            self.last = self.drafts.write(0, self.slots.step(self.last))
+        self.steps += 1
+        ended = self.drafts.ended() if self.steps % look_every == 0 else []
+        return [self.drafts.close(row, self.sampler.version) for row in ended]
 
     def _arrange(self) -> bool:
         """Closes up and lets waiting responses begin, where that is worth its cost; says whether some began."""
@@ -127,21 +163,29 @@ class _Slotted:
 
 
 class _Lockstep:
-    """A prompt at a time, for models that take no forest (lockstep.py)."""
+    """A prompt at a time, and of its responses as many as there are slots, for models that take no forest (lockstep.py)."""
 
     def __init__(self, sampler: LocalSampler, prompts: Sequence[Prompt], jobs: list[Job], sampling: Sampling) -> None:
-        self.sampler, self.prompts, self.jobs, self.sampling = sampler, prompts, jobs, sampling
+        self.sampler, self.prompts, self.waiting = sampler, prompts, jobs
+        self.drafts = Drafts(sampling, sampler.ends, sampler.tokenizer, sampler.causal.device)
 
-    def advance(self) -> list[tuple[Job, Response]]:
-        """The responses of the next prompt, at most a batch of slots."""
-        if not self.jobs:
-            return []
-        causal, number = self.sampler.causal, self.jobs[0].prompt
-        batch = [job for job in self.jobs if job.prompt == number][: self.sampler.num_slots]
-        self.jobs = self.jobs[len(batch) :]
-        drafts = Drafts(self.sampling, self.sampler.ends, self.sampler.tokenizer, causal.device)
-        drafts.arrange((), batch)
-        return [drafts.close(row, self.sampler.version) for row in write_in_step(causal, self.prompts[number].tokens, drafts)]
+    def _begin(self) -> None:
+        causal, number = self.sampler.causal, self.waiting[0].prompt
+        jobs = [job for job in self.waiting if job.prompt == number][: self.sampler.num_slots]
+        self.waiting = self.waiting[len(jobs) :]
+        self.drafts.arrange((), jobs)
+        self.decoder = Decoder(causal, torch.tensor([self.prompts[number].tokens] * len(jobs), device=causal.device))
+
+    @property
+    def unfinished(self) -> bool:
+        return bool(self.waiting or self.drafts.active)
+
+    def step(self) -> list[tuple[Job, Response]]:
+        """One token into each row -> the responses that are finished."""
+        if not self.drafts.active:
+            self._begin()
+        self.decoder.step(self.drafts)
+        return [self.drafts.close(row, self.sampler.version) for row in self.drafts.ended()]
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -7,7 +7,6 @@ goes through the model for each token: slow, and right.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,7 +38,11 @@ class Decoder:
         self.seen = self.tokens.shape[1]
         return hidden[:, -1]
 
-    def append(self, token_B: Tensor) -> None:
+    @torch.no_grad()
+    def step(self, drafts: Drafts) -> None:
+        """One token into each draft."""
+        with self.causal.autocast():
+            token_B = drafts.write(0, self.causal.logits(self.hidden()))
         self.tokens = torch.cat([self.tokens, token_B[:, None]], 1)
 
 
@@ -68,15 +71,3 @@ def cache_is_right(causal: CausalModel) -> bool:
         except (TypeError, ValueError, RuntimeError, AttributeError):  # the model refuses in its own words
             causal.cache_is_right = False
     return causal.cache_is_right
-
-
-@torch.no_grad()
-def write_in_step(causal: CausalModel, prompt: Sequence[int], drafts: Drafts) -> list[int]:
-    """Write all drafts to their ends; returns their rows."""
-    decoder = Decoder(causal, torch.tensor([list(prompt)] * len(drafts.jobs), device=causal.device))
-    ended: list[int] = []
-    with causal.autocast():
-        while len(ended) < len(drafts.jobs):
-            decoder.append(drafts.write(0, causal.logits(decoder.hidden())))
-            ended += [row for row in drafts.ended() if row not in ended]
-    return ended

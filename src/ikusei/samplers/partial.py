@@ -1,4 +1,4 @@
-"""A response that is being written, and how the sampler is asked to go on with it."""
+"""A partial response, and the prompt by which a sampler continues it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOTHING = Response((), (), "", ())
 
 
 @dataclass(frozen=True)
-class Draft:
+class Partial:
     """A response that is being written; it has ended once it has a `stop`. `written` counts the tokens of its last piece."""
 
     prompt: Prompt
@@ -27,11 +27,11 @@ def after(one: Response, given: tuple[int, ...], other: Response) -> Response:
     return replace(other, tokens=one.tokens + given + other.tokens, mask=mask, logprobs=logprobs)
 
 
-def asked(drafts: Sequence[Draft]) -> Iterator[Prompt]:
-    """What the sampler is asked for each; equal drafts are told apart, or they would go on alike."""
+def prompts_of(partials: Sequence[Partial]) -> Iterator[Prompt]:
+    """What the sampler is given for each; equal ones are told apart, or they would go on alike."""
     times: Counter[str] = Counter()
-    for draft in drafts:
-        written = draft.response.tokens
-        name = content_id(draft.prompt.id, written) if written else draft.prompt.id
+    for partial in partials:
+        written = partial.response.tokens
+        name = content_id(partial.prompt.id, written) if written else partial.prompt.id
         again, times[name] = times[name], times[name] + 1
-        yield replace(draft.prompt, id=content_id(name, again) if again else name, tokens=draft.prompt.tokens + written)
+        yield replace(partial.prompt, id=content_id(name, again) if again else name, tokens=partial.prompt.tokens + written)

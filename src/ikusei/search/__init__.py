@@ -7,12 +7,14 @@
 
 A method gives each answer a value, and the largest is chosen (`choosing.py`), so that one estimate of accuracy at n serves all of them.
 
-These choose among answers that there are. Others decide while they are written (`thinker.py`, on top of `writing.py`):
+These choose among answers that there are. Others decide while they are written (method.py, on top of samplers/continuation.py):
 
-    drawn       n answers and a chooser, at once; or in rounds until the vote is decided                 arXiv:2305.11860
+    repeated    n answers and a chooser, at once; or in rounds until the vote is decided                 arXiv:2305.11860
     beam        in steps of text, led by a guide; diverse verifier tree search                           arXiv:2408.03314
     revision    the model sees its last answer and answers again                                         arXiv:2408.03314
-    budget      a thought is made longer, or cut                                                         arXiv:2501.19393
+    budget      a thought is extended, or truncated                                                      arXiv:2501.19393
 
-Each says how many tokens it spent. Left out: Monte Carlo tree search, which needs a value of unfinished thoughts that is worth its price.
+Each says how many tokens it spent. A new method is a file here, with its record (methods.py).
+
+Left out: Monte Carlo tree search, which needs a value of unfinished thoughts that is worth its price.
 """

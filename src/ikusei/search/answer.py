@@ -1,8 +1,8 @@
 """Compute at answer time: `answer` loads a model and answers a prompt by one of the test-time methods (methods.py).
 
     import ikusei
-    found = ikusei.answer("runs/<run>", "123+456=", think="vote", n=16)
-    found.chosen.text, found.tokens
+    result = ikusei.answer("runs/<run>", "123+456=", think="vote", n=16)
+    result.chosen.text, result.tokens
 
 `think` is a method's name, or a frozen value of one's own such as Beam(n=8, width=2, stop=(" ",)). Left out: choosing the method and N by
 how hard a prompt seems.
@@ -13,13 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ikusei.models.learned_reward import Judge, LearnedReward
-from ikusei.run.find import find_model
 from ikusei.samplers.continuation import Writer
-from ikusei.samplers.load import load_sampler
-from ikusei.search.methods import way
-from ikusei.search.thinker import Found, Guide, Thinker, by_function, squashed
-from ikusei.text.chat import render
+from ikusei.search.method import Guide, Method, Result, by_function, squashed
+from ikusei.search.methods import method
 from ikusei.types import Example, Group, Part, Prompt, Sampling, Score
 
 Reward = str | Callable[[Prompt, str], float | None]  # a reward model, or a function of the prompt and what is written so far
@@ -28,28 +24,35 @@ Reward = str | Callable[[Prompt, str], float | None]  # a reward model, or a fun
 def answer(
     model: str | None,
     prompt: str,
-    think: str | Thinker = "vote",
+    think: str | Method = "vote",
     reward: Reward | None = None,
     n: int = 16,
     sampling: Sampling | None = None,
     seed: int = 0,
-) -> Found:
-    """The answer to a prompt that was thought about: `chosen`, the `responses` that it was chosen from, and the `tokens` that it took.
+) -> Result:
+    """The answer of a test-time method: `chosen`, the `responses` that it was chosen from, and the `tokens` that it took.
 
-    `model` is a folder, a run, a hub id, seedling, or None for the newest run. `think` is a name of the above, `n` its N, or a value that
-    has its own. Raises ValueError for a way that there is not, and for one that needs a reward and gets none.
+    `model` is a folder, a run, a hub id, seedling, or None for the newest run. `think` is a method's name, `n` its N, or a value that
+    has its own. Raises ValueError for a method that there is not, and for one that needs a reward and gets none.
     """
-    thinker = way(think, n, reward is not None) if isinstance(think, str) else think
+    from ikusei.run.find import find_model
+    from ikusei.samplers.load import load_sampler  # torch and transformers: the registry imports this file too, for a help text
+    from ikusei.text.chat import render
+
+    strategy = method(think, n, reward is not None) if isinstance(think, str) else think
     sampler = load_sampler(find_model(model))
-    writer = Writer(sampler, sampler.tokenizer, sampling or Sampling(), seed, sampler.causal.context)
-    [found] = thinker.think(writer, [render(sampler.tokenizer, Example(prompt))], guide_of(reward, writer))
-    return found
+    writer = Writer(sampler, sampling or Sampling(), seed)
+    [result] = strategy.run(writer, [render(sampler.tokenizer, Example(prompt))], guide_of(reward, writer))
+    return result
 
 
 def guide_of(reward: Reward | None, writer: Writer) -> Guide | None:
-    """What scores answers: a reward model's word between 0 and 1, or a function's as it is."""
+    """What scores answers: a reward model's score between 0 and 1, or a function's as it is."""
     if reward is None or not isinstance(reward, str):
         return by_function(reward) if reward else None
+    from ikusei.models.learned_reward import Judge, LearnedReward
+    from ikusei.run.find import find_model
+
     judge = Judge("learned", LearnedReward((find_model(reward),)), writer.tokenizer)
 
     def scored(group: Group, parts: Sequence[dict[str, Part]]) -> Group:

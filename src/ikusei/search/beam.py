@@ -18,20 +18,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ikusei.figures.choosing import Chooser, choose
 from ikusei.samplers.continuation import Writer
-from ikusei.samplers.partial import Draft
-from ikusei.search.best_of_n import BestOfN, rewards
-from ikusei.search.choosing import Chooser, choose
-from ikusei.search.thinker import Found, Guide
-from ikusei.types import Group, Prompt, Response, Score
+from ikusei.samplers.partial import Partial
+from ikusei.search.best_of_n import BestOfN
+from ikusei.search.method import Guide, MethodSpec, Result
+from ikusei.search.trees import Candidate, Tree, scored_step
+from ikusei.types import Prompt, Response, Score
 
-
-@dataclass(frozen=True)
-class Leaf:
-    """A candidate and the scores of its steps."""
-
-    draft: Draft
-    scores: tuple[float, ...] = ()
+WIDTH = 4  # where only n is given, as in search-and-learn
 
 
 @dataclass(frozen=True)
@@ -53,46 +48,47 @@ class Beam:
                 "n a multiple of width, aggregate last, min or prod"
             )
 
-    def think(self, writer: Writer, prompts: Sequence[Prompt], guide: Guide | None = None) -> list[Found]:
+    def run(self, writer: Writer, prompts: Sequence[Prompt], guide: Guide | None = None) -> list[Result]:
         """Raises ValueError without a guide."""
         if guide is None:
             raise ValueError("beam: no guide; it needs something that scores unfinished answers: a reward model, or a function")
-        trees = self.n // self.width if self.diverse else 1
-        each, keep = self.n // trees, self.n // trees // self.width
-        tokens, ended = [0] * len(prompts), [list[Leaf]() for _ in prompts]
-        stayed = [list[Leaf]() for _ in range(trees * len(prompts))]  # tree t is of prompt t // trees
-        asked = [(t, Leaf(Draft(prompt))) for t, prompt in enumerate(prompt for prompt in prompts for _ in range(trees))]
-        num = each
-        while asked:
-            fresh = [list[Leaf]() for _ in stayed]
-            drafts = writer.write([leaf.draft for _, leaf in asked], num, self.stop, [self.step_tokens] * len(asked))
-            for (t, leaf), row in zip(asked, drafts, strict=True):
-                fresh[t] += [Leaf(draft, leaf.scores) for draft in row]
-                tokens[t // trees] += sum(draft.written for draft in row)
-            for t, leaves in _judged(fresh, guide):
-                ended[t // trees] += [leaf for leaf in leaves if leaf.draft.response.stop]
-                stayed[t] = sorted([*stayed[t], *leaves], key=self._value, reverse=True)[:keep]
-            asked = [(t, leaf) for t, tree in enumerate(stayed) for leaf in tree if not leaf.draft.response.stop]
-            stayed = [[leaf for leaf in tree if leaf.draft.response.stop] for tree in stayed]
-            num = self.width
-        done = [tuple(self._answer(leaf) for leaf in leaves) for leaves in ended]
-        return [Found(choose(self.chooser, row), row, spent) for row, spent in zip(done, tokens, strict=True)]
+        num_trees = self.n // self.width if self.diverse else 1  # of each prompt
+        branches = self.n // num_trees  # continuations of each growing candidate: at first all of the tree, then `width`
+        num_best = branches // self.width  # candidates that stay in a tree
+        trees = [Tree(p, [Candidate(Partial(prompt))], []) for p, prompt in enumerate(prompts) for _ in range(num_trees)]
+        answers: list[list[Response]] = [[] for _ in prompts]
+        num_tokens = [0] * len(prompts)
+        while growing := [tree for tree in trees if tree.growing]:
+            partials = [candidate.partial for tree in growing for candidate in tree.growing]
+            longer = writer.write(partials, branches, self.stop, [self.step_tokens] * len(partials))
+            for tree, candidates in zip(growing, scored_step(growing, longer, guide), strict=True):
+                num_tokens[tree.prompt] += sum(candidate.partial.written for candidate in candidates)
+                answers[tree.prompt] += [self._answer(candidate) for candidate in candidates if candidate.ended]
+                best = sorted([*tree.ended, *candidates], key=self._value, reverse=True)[:num_best]
+                tree.growing = [candidate for candidate in best if not candidate.ended]
+                tree.ended = [candidate for candidate in best if candidate.ended]
+            branches = self.width
+        return [Result(choose(self.chooser, row), tuple(row), spent) for row, spent in zip(answers, num_tokens, strict=True)]
 
-    def _value(self, leaf: Leaf) -> float:
+    def _value(self, candidate: Candidate) -> float:
         """Raises ValueError for a product of scores below 0, which would say nothing."""
-        if self.aggregate == "prod" and -math.inf < min(leaf.scores) < 0:
-            raise ValueError(f"a step's score of {min(leaf.scores):.3g}; allowed for a product: 0 or more; put a sigmoid over the guide")
-        lost = -math.inf in leaf.scores
-        return -math.inf if lost else {"last": leaf.scores[-1], "min": min(leaf.scores), "prod": math.prod(leaf.scores)}[self.aggregate]
+        scores = candidate.scores
+        if self.aggregate == "prod" and -math.inf < min(scores) < 0:
+            raise ValueError(f"a step's score of {min(scores):.3g}; allowed for a product: 0 or more; put a sigmoid over the guide")
+        return -math.inf if -math.inf in scores else {"last": scores[-1], "min": min(scores), "prod": math.prod(scores)}[self.aggregate]
 
-    def _answer(self, leaf: Leaf) -> Response:
-        value = self._value(leaf)
-        return replace(leaf.draft.response, score=Score(value if math.isfinite(value) else None))
+    def _answer(self, candidate: Candidate) -> Response:
+        value = self._value(candidate)
+        return replace(candidate.partial.response, score=Score(value if math.isfinite(value) else None))
 
 
-def _judged(trees: Sequence[Sequence[Leaf]], guide: Guide) -> list[tuple[int, list[Leaf]]]:
-    """The trees that have grown, by number, each new leaf with the score of its step."""
-    grown = [(t, tree) for t, tree in enumerate(trees) if tree]
-    groups = guide([Group(tree[0].draft.prompt, tuple(leaf.draft.response for leaf in tree)) for _, tree in grown])
-    scored = zip(grown, map(rewards, (group.responses for group in groups)), strict=True)
-    return [(t, [Leaf(leaf.draft, (*leaf.scores, s)) for leaf, s in zip(tree, scores, strict=True)]) for (t, tree), scores in scored]
+METHODS = (
+    MethodSpec(
+        "beam", "N candidates, a quarter of which go on after each step", make=lambda n, step: Beam(n, min(n, WIDTH), False, (step,)),
+        needs=("guide", "steps"), least=WIDTH,
+    ),
+    MethodSpec(
+        "dvts", "beam in trees of four, each keeping its best", make=lambda n, step: Beam(n, min(n, WIDTH), True, (step,)),
+        needs=("guide", "steps"), least=2 * WIDTH,
+    ),
+)  # fmt: skip

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ikusei.search.method import MethodSpec
 from ikusei.types import Response
 
 
@@ -36,3 +37,6 @@ def kl_of_best(n: int) -> float:
     if n < 1:
         raise ValueError(f"best of {n}; allowed: 1 or more")
     return math.log(n) - (n - 1) / n
+
+
+METHODS = (MethodSpec("best_of_n", "N answers, of which the one of the highest reward counts", BestOfN(), needs=("guide",)),)

@@ -1,12 +1,12 @@
-"""Budget forcing: a thought is made longer, or cut.   s1, arXiv:2501.19393
+"""Budget forcing: a thought is extended, or truncated.   s1, arXiv:2501.19393
 
-    stretch     where `</think>` comes, it is dropped and a word such as "Wait" put in its place, so many times, within the budget
-    cut         where the thought has `budget` tokens and is not over, `</think>` is put there, and the model must answer
+    extend      where `</think>` comes, it is dropped and a word such as "Wait" put in its place, so many times, within the budget
+    truncate    where the thought has `budget` tokens and is not over, `</think>` is put there, and the model must answer
 
     <think> 8+6=14 7+5 | </think> | 124 <end>            mask: written, given, written
 
 The budget counts the answer's tokens up to the end of the thought, given ones included. What answers without a thought, or ends in the
-midst of one, is left as it is. Without stretches, an answer that ends within the budget is the plain sample.
+midst of one, is left as it is. Without extensions, an answer that ends within the budget is the plain sample.
 
 Left out: choosing among answers by the length of their thoughts, which s1 finds to be worse.
 """
@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ikusei.samplers.continuation import Writer
-from ikusei.samplers.partial import Draft
-from ikusei.search.thinker import Found, Guide
-from ikusei.text.conversation import decode
+from ikusei.samplers.partial import Partial
+from ikusei.search.method import Guide, MethodSpec, Result
 from ikusei.types import Prompt
 
 BEGIN, END = "<think>", "</think>"
@@ -27,46 +26,53 @@ BEGIN, END = "<think>", "</think>"
 
 @dataclass(frozen=True)
 class Budget:
-    """`budget` tokens at most, `stretches` times `word` in place of the end."""
+    """`budget` tokens at most, `extensions` times `word` in place of the end."""
 
     budget: int = 1 << 30
-    stretches: int = 0
+    extensions: int = 0
     word: str = "Wait"
 
     def __post_init__(self) -> None:
-        if self.budget < 1 or self.stretches < 0 or not self.word:
+        if self.budget < 1 or self.extensions < 0 or not self.word:
             raise ValueError(
-                f"got budget={self.budget}, stretches={self.stretches}, word={self.word!r}; allowed: 1 or more, 0 or more, a word"
+                f"got budget={self.budget}, extensions={self.extensions}, word={self.word!r}; allowed: 1 or more, 0 or more, a word"
             )
 
-    def think(self, writer: Writer, prompts: Sequence[Prompt], guide: Guide | None = None) -> list[Found]:
-        drafts, left = [Draft(prompt) for prompt in prompts], [self.stretches] * len(prompts)
-        tokens, thinking, answering = [0] * len(prompts), list(range(len(prompts))), list[int]()
-        stop = (END,) if self.stretches else ()
+    def run(self, writer: Writer, prompts: Sequence[Prompt], guide: Guide | None = None) -> list[Result]:
+        partials, left = [Partial(prompt) for prompt in prompts], [self.extensions] * len(prompts)
+        num_tokens, thinking, answering = [0] * len(prompts), list(range(len(prompts))), list[int]()
+        stop = (END,) if self.extensions else ()
         while thinking:
-            most = [self.budget - len(drafts[p].response.tokens) for p in thinking]
-            for p, (draft,) in zip(thinking, writer.write([drafts[p] for p in thinking], 1, stop, most), strict=True):
-                tokens[p] += draft.written
-                longer = self._stretched(writer, draft) if left[p] else None
-                drafts[p], left[p] = (self._cut(writer, draft), -1) if longer is None else (longer, left[p] - 1)
-            answering += [p for p in thinking if left[p] < 0 and not drafts[p].response.stop]
+            room = [self.budget - len(partials[p].response.tokens) for p in thinking]
+            for p, (partial,) in zip(thinking, writer.write([partials[p] for p in thinking], 1, stop, room), strict=True):
+                num_tokens[p] += partial.written
+                longer = self._extended(writer, partial) if left[p] else None
+                partials[p], left[p] = (self._truncated(writer, partial), -1) if longer is None else (longer, left[p] - 1)
+            answering += [p for p in thinking if left[p] < 0 and not partials[p].response.stop]
             thinking = [p for p in thinking if left[p] >= 0]
-        for p, (draft,) in zip(answering, writer.write([drafts[p] for p in answering]), strict=True):
-            tokens[p] += draft.written
-            drafts[p] = draft
-        return [Found(draft.response, (draft.response,), spent) for draft, spent in zip(drafts, tokens, strict=True)]
+        for p, (partial,) in zip(answering, writer.write([partials[p] for p in answering]), strict=True):
+            num_tokens[p] += partial.written
+            partials[p] = partial
+        return [Result(each.response, (each.response,), spent) for each, spent in zip(partials, num_tokens, strict=True)]
 
-    def _stretched(self, writer: Writer, draft: Draft) -> Draft | None:
+    def _extended(self, writer: Writer, partial: Partial) -> Partial | None:
         """With the word in place of the end of the thought; None where there is no such end, or no room."""
-        size, before = len(draft.response.tokens), draft.response.text.find(END)
-        if draft.response.stop or before < 0:
+        size, before = len(partial.response.tokens), partial.response.text.find(END)
+        if partial.response.stop or before < 0:
             return None
-        while len(writer.cut(draft.response, size).text) > before:
+        while len(writer.truncate(partial.response, size).text) > before:
             size -= 1
-        longer = writer.force(replace(draft, response=writer.cut(draft.response, size)), self.word)
+        longer = writer.insert(replace(partial, response=writer.truncate(partial.response, size)), self.word)
         return None if longer.response.stop or len(longer.response.tokens) >= self.budget else longer
 
-    def _cut(self, writer: Writer, draft: Draft) -> Draft:
+    def _truncated(self, writer: Writer, partial: Partial) -> Partial:
         """With the end of the thought, where it is open and at the budget."""
-        opened = BEGIN in draft.response.text or decode(writer.tokenizer, draft.prompt.tokens).rstrip().endswith(BEGIN)
-        return draft if draft.response.stop or END in draft.response.text or not opened else writer.force(draft, END)
+        text = partial.response.text
+        opened = BEGIN in text or writer.text(partial.prompt.tokens).rstrip().endswith(BEGIN)
+        return partial if partial.response.stop or END in text or not opened else writer.insert(partial, END)
+
+
+METHODS = (
+    MethodSpec("extend", "a thought that is extended N times", make=lambda n, _: Budget(extensions=n), unit="extensions", least=1, most=4),
+    MethodSpec("truncate", "a thought of at most N tokens", make=lambda n, _: Budget(n), unit="tokens", least=4),
+)

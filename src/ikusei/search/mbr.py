@@ -16,11 +16,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ikusei.search.choosing import answered
+from ikusei.figures.choosing import answered
+from ikusei.search.method import MethodSpec
 from ikusei.types import Response
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Utility = Callable[[str, str], float]
 
@@ -45,6 +48,8 @@ class MBR:
     model_based: bool = False
 
     def values(self, responses: Sequence[Response]) -> list[float]:
+        import numpy as np
+
         texts = [response.text for response in responses]
         weight = np.array(self._weights(responses))
         return (utilities(texts, self.utility) @ weight / weight.sum()).tolist()
@@ -62,6 +67,8 @@ class MBR:
 
 def utilities(texts: Sequence[str], utility: Utility) -> np.ndarray:
     """[R, R] u(row, column), each pair of different texts computed once."""
+    import numpy as np
+
     known: dict[tuple[str, str], float] = {}
     return np.array([[known.setdefault((a, b), utility(a, b)) if (a, b) not in known else known[a, b] for b in texts] for a in texts])
 
@@ -74,7 +81,7 @@ def diverse(texts: Sequence[str], k: int, utility: Utility = overlap, penalty: f
     alike = (u + u.T) / 2
 
     def worth(chosen: Sequence[int]) -> float:
-        among = alike[np.ix_(chosen, chosen)]
+        among = alike[list(chosen)][:, list(chosen)]
         pairs = (among.sum() - among.trace()) / (len(chosen) * (len(chosen) - 1)) if len(chosen) > 1 else 0.0
         return float(u[list(chosen)].mean() - penalty * pairs)
 
@@ -87,3 +94,6 @@ def diverse(texts: Sequence[str], k: int, utility: Utility = overlap, penalty: f
         if worth(best) <= worth(chosen) + 1e-12:
             return sorted(chosen)
         chosen = best
+
+
+METHODS = (MethodSpec("mbr", "N answers, of which the one most like the others counts", MBR(), slow=True),)

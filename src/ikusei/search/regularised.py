@@ -4,7 +4,7 @@
     wasserstein    value_i = r_i + alpha mean over j of u(y_i, y_j)      near what it says as a rule: MBR and best of n in one
     length         value_i = r_i - alpha / |y_i|                         against answers that are short
 
-alpha = 0 is best of n; alpha without end is the likeliest response, or MBR. log pi is the sum over the response's tokens.
+alpha = 0 is best of n; alpha without end is the most probable response, or MBR. log pi is the sum over the response's tokens.
 
 Left out: the stochastic forms, which draw from a distribution over the responses instead of choosing one.
 """
@@ -18,6 +18,7 @@ from typing import Literal
 
 from ikusei.search.best_of_n import rewards
 from ikusei.search.mbr import MBR, Utility, overlap
+from ikusei.search.method import MethodSpec
 from ikusei.types import Response
 
 
@@ -43,3 +44,6 @@ class Regularised:
             case "length":
                 held = [-1 / max(len(response.tokens), 1) for response in responses]
         return [reward + self.alpha * back for reward, back in zip(earned, held, strict=True)]
+
+
+METHODS = (MethodSpec("regularised", "best_of_n, held back towards what the others say", Regularised(), needs=("guide",), slow=True),)

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerBase
-
+from ikusei.figures.choosing import Chooser, choose
 from ikusei.samplers.continuation import Writer
-from ikusei.samplers.partial import Draft, after
-from ikusei.search.choosing import Chooser, choose
-from ikusei.search.thinker import Found, Guide
-from ikusei.text.conversation import encode, rendered, turn
+from ikusei.samplers.partial import Partial, after
+from ikusei.search.method import Guide, MethodSpec, Result
 from ikusei.types import Group, Message, Prompt, content_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ANSWER = "answer 7f3a"  # in no chat template by itself
 AGAIN = "Look at your answer again. If something in it is wrong, put it right. Then give the whole answer once more."
@@ -38,23 +39,30 @@ class Revision:
         if self.n < 1:
             raise ValueError(f"got n={self.n}; allowed: 1 answer or more")
 
-    def think(self, writer: Writer, prompts: Sequence[Prompt], guide: Guide | None = None) -> list[Found]:
+    def run(self, writer: Writer, prompts: Sequence[Prompt], guide: Guide | None = None) -> list[Result]:
         """Raises ValueError where there is no chat template. Where the context is full, the answer stays as it is."""
-        words, end = further_turn(writer.tokenizer, self.words)
-        rows = [[draft.response] for (draft,) in writer.write([Draft(prompt) for prompt in prompts])]
-        tokens = [len(row[0].tokens) for row in rows]
+        turn, num_end = further_turn(writer.tokenizer, self.words)
+        first = writer.write([Partial(prompt) for prompt in prompts])
+        answers = [[partial.response] for (partial,) in first]
+        num_tokens = [partial.written for (partial,) in first]
         for _ in range(self.n - 1):
-            given = [words[end:] if row[-1].stop == "eos" else words for row in rows]
-            before = [row[-1].tokens + more for row, more in zip(rows, given, strict=True)]
-            fits = [p for p, prompt in enumerate(prompts) if len(prompt.tokens) + len(before[p]) < writer.context]
-            longer = [replace(prompts[p], id=content_id(prompts[p].id, before[p]), tokens=prompts[p].tokens + before[p]) for p in fits]
-            for p, (draft,) in zip(fits, writer.write([Draft(prompt) for prompt in longer]) if fits else [], strict=True):
-                tokens[p] += draft.written
-                rows[p].append(after(rows[p][-1], given[p], draft.response))
-        groups = [Group(prompt, tuple(row)) for prompt, row in zip(prompts, rows, strict=True)]
+            given = [turn[num_end:] if row[-1].stop == "eos" else turn for row in answers]
+            asked = [_asked_again(prompt, row[-1].tokens + more) for prompt, row, more in zip(prompts, answers, given, strict=True)]
+            fitting = [p for p, prompt in enumerate(asked) if len(prompt.tokens) < writer.context]
+            if not fitting:
+                break
+            for p, (partial,) in zip(fitting, writer.write([Partial(asked[p]) for p in fitting]), strict=True):
+                answers[p].append(after(answers[p][-1], given[p], partial.response))
+                num_tokens[p] += partial.written
+        groups = [Group(prompt, tuple(row)) for prompt, row in zip(prompts, answers, strict=True)]
         groups = guide(groups) if guide else groups
         chosen = [choose(self.chooser, group.responses) if self.chooser else group.responses[-1] for group in groups]
-        return [Found(one, group.responses, spent) for one, group, spent in zip(chosen, groups, tokens, strict=True)]
+        return [Result(one, group.responses, spent) for one, group, spent in zip(chosen, groups, num_tokens, strict=True)]
+
+
+def _asked_again(prompt: Prompt, more: tuple[int, ...]) -> Prompt:
+    """The prompt with the conversation so far behind it."""
+    return replace(prompt, id=content_id(prompt.id, more), tokens=prompt.tokens + more)
 
 
 def further_turn(tokenizer: PreTrainedTokenizerBase, words: str) -> tuple[tuple[int, ...], int]:
@@ -63,9 +71,14 @@ def further_turn(tokenizer: PreTrainedTokenizerBase, words: str) -> tuple[tuple[
     Raises:
         ValueError: the tokenizer has no chat template.
     """
+    from ikusei.text.conversation import encode, rendered, turn  # transformers
+
     if not tokenizer.chat_template:
         raise ValueError("revision: the tokenizer has no chat template, so there is no further turn; take another method, such as vote")
-    said = [("user", "a question"), ("assistant", ANSWER), ("user", words)]
-    text = rendered(tokenizer, [Message(role=role, content=content) for role, content in said], answer_next=True)
+    messages = [("user", "a question"), ("assistant", ANSWER), ("user", words)]
+    text = rendered(tokenizer, [Message(role=role, content=content) for role, content in messages], answer_next=True)
     tokens, end = encode(tokenizer, text.partition(ANSWER)[2]), turn(tokenizer)[1]
     return tokens, tokens.index(end) + 1 if end in tokens else 0
+
+
+METHODS = (MethodSpec("revision", "N answers in turn, each in sight of the last", make=lambda n, _: Revision(n), needs=("turns",), most=4),)

@@ -14,35 +14,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from scipy.special import betainc
-
-from ikusei.search.choosing import Canonical, answered
-from ikusei.types import Response
-
-
-@dataclass(frozen=True)
-class Vote:
-    """`weighted` counts each vote by the response's total reward, which must not be below 0."""
-
-    weighted: bool = False
-    canonical: Canonical = answered
-
-    def values(self, responses: Sequence[Response]) -> list[float]:
-        """Raises ValueError where a weight is below 0: it would be a vote against."""
-        said = [self.canonical(response.text) for response in responses]
-        votes: dict[str, float] = {}
-        for answer, response in zip(said, responses, strict=True):
-            weight = (response.total or 0.0) if self.weighted else 1.0
-            if weight < 0:
-                raise ValueError(f"a vote of weight {weight:.3g}; allowed: rewards of 0 or more; put a sigmoid over a learned reward")
-            votes[answer] = votes.get(answer, 0.0) + weight * bool(answer)
-        return [votes[answer] for answer in said]
+from ikusei.figures.choosing import Vote
+from ikusei.search.method import MethodSpec
 
 
 def error_bound(said: Sequence[str]) -> float:
     """The chance that another answer than the leading one is really the commonest, judged by the second; 1 of no answers."""
+    from scipy.special import betainc  # a tenth of a second
+
     counts = [count for answer, count in Counter(said).most_common() if answer]
     first, second = [*counts, 0, 0][:2]
     return float(betainc(first + 1, second + 1, 0.5)) if first else 1.0
@@ -53,3 +33,9 @@ def decided(said: Sequence[str], left: int, error: float = 0.0) -> bool:
     counts = [count for answer, count in Counter(said).most_common() if answer]
     first, second = [*counts, 0, 0][:2]
     return first > second + left or error_bound(said) <= error
+
+
+METHODS = (
+    MethodSpec("vote", "N answers, of which the commonest counts", Vote()),
+    MethodSpec("weighted_vote", "vote, each answer weighed by its reward", Vote(weighted=True), needs=("guide", "weights")),
+)

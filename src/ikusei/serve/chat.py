@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 
+from ikusei.figures.choosing import answered
 from ikusei.samplers.continuation import Writer
 from ikusei.samplers.load import load_sampler
 from ikusei.samplers.local import LocalSampler
 from ikusei.search.answer import guide_of
-from ikusei.search.choosing import answered
-from ikusei.search.methods import read_way
-from ikusei.search.thinker import Found, Guide
+from ikusei.search.method import Guide, Result
+from ikusei.search.methods import read_method
 from ikusei.text.answer import split_thought
 from ikusei.text.chat import render
+from ikusei.text.conversation import decode
 from ikusei.types import Example, Message, Prompt, Response, Sampling
 
-Reply = Callable[[LocalSampler, Prompt, Sampling, int], tuple[Response, str]]  # by a seed; and a word on how it was found
+Reply = Callable[[LocalSampler, Prompt, Sampling, int], Result]  # the last one is the seed
+TAG = re.compile(r"</?think>")
+TAG_BEGUN = re.compile(r"<(/?(t(h(i(nk?)?)?)?)?)?$")
 
 
 def answers(model: str, prompt: str, num: int, sampling: Sampling, seed: int) -> tuple[Response, ...]:
@@ -27,24 +31,15 @@ def answers(model: str, prompt: str, num: int, sampling: Sampling, seed: int) ->
     return group.responses
 
 
-def _rendered(sampler: LocalSampler, said: list[Message], line: str) -> Prompt:
-    return render(sampler.tokenizer, Example(tuple(said) if sampler.tokenizer.chat_template else line))
-
-
-def at_once(sampler: LocalSampler, prompt: Prompt, sampling: Sampling, seed: int) -> tuple[Response, str]:
-    """The first answer that comes."""
-    (group,) = sampler.sample([prompt], 1, sampling, seed)
-    return group.responses[0], ""
-
-
-def converse(model: str, sampling: Sampling, turns: bool, console: Console, reply: Reply = at_once) -> None:
+def converse(model: str, sampling: Sampling, turns: bool, console: Console, reply: Reply | None = None) -> None:
     """Questions and answers until an empty line, Ctrl-D or Ctrl-C. Each line is asked alone, as prompts are in training, or, with `turns`,
-    after all that was said before. A thought is shown dim, and so is how the answer was found."""
+    after all that was said before. A thought is shown dim. Without `reply` an answer is shown while it is written; with one, beside it how
+    it was chosen."""
     sampler = load_sampler(model)
     how = "it remembers the conversation, /new begins anew" if turns else "each line is asked alone, --turns remembers"
     console.print(f"[bold]{model}[/] · {how} · an empty line ends", highlight=False)
-    said: list[Message] = []
-    asked = 0  # the seed: the same question again may be answered otherwise
+    messages: list[Message] = []
+    num_asked = 0  # the seed: the same question again may be answered otherwise
     while True:
         try:
             line = console.input("[bold cyan]you[/]  ").strip()
@@ -53,42 +48,97 @@ def converse(model: str, sampling: Sampling, turns: bool, console: Console, repl
         if not line:
             return
         if line == "/new" or not turns:
-            said = []
+            messages = []
         if line == "/new":
             continue
-        said.append(Message(role="user", content=line))
-        asked += 1
-        prompt = _rendered(sampler, said, line)
-        while len(said) > 1 and len(prompt.tokens) + sampling.max_tokens > sampler.causal.context:
-            said = said[2:]  # the oldest question and its answer are forgotten
-            prompt = _rendered(sampler, said, line)
-        response, found = reply(sampler, prompt, sampling, asked)
-        said.append(Message(role="assistant", content=response.text))
-        thought, answer = split_thought(response.text)
+        messages.append(Message(role="user", content=line))
+        num_asked += 1
+        prompt = _rendered(sampler, messages, line)
+        while len(messages) > 1 and len(prompt.tokens) + sampling.max_tokens > sampler.context:
+            messages = messages[2:]  # the oldest question and its answer are forgotten
+            prompt = _rendered(sampler, messages, line)
         console.print("[bold green]model[/] ", end="")
-        if thought:
-            console.print(f"({thought}) ", style="dim", end="", markup=False, highlight=False)
-        console.print(answer or "…", end="" if found else "\n", markup=False, highlight=False)
-        if found:
-            console.print(f"  {found}", style="dim", markup=False, highlight=False)
+        if reply is None:
+            opened = decode(sampler.tokenizer, prompt.tokens).rstrip().endswith("<think>")
+            response = show_stream(sampler.stream(prompt, sampling, num_asked), console, opened)
+        else:
+            response = show(reply(sampler, prompt, sampling, num_asked), console)
+        messages.append(Message(role="assistant", content=response.text))
 
 
-def replier(words: str) -> Reply:
-    """A way to answer in a conversation, which says beside an answer how it was found. `words` as in `read_way`."""
-    (thinker, reward), guides = read_way(words), dict[int, Guide | None]()
+def _rendered(sampler: LocalSampler, messages: list[Message], line: str) -> Prompt:
+    return render(sampler.tokenizer, Example(tuple(messages) if sampler.tokenizer.chat_template else line))
 
-    def reply(sampler: LocalSampler, prompt: Prompt, sampling: Sampling, seed: int) -> tuple[Response, str]:
-        writer = Writer(sampler, sampler.tokenizer, sampling, seed, sampler.causal.context)
+
+def show(result: Result, console: Console) -> Response:
+    """Prints what a method chose, and how."""
+    thought, answer = split_thought(result.chosen.text)
+    if thought:
+        console.print(f"({thought}) ", style="dim", end="", markup=False, highlight=False)
+    console.print(answer or "…", end="", markup=False, highlight=False)
+    console.print(f"  {described(result)}", style="dim", markup=False, highlight=False)
+    return result.chosen
+
+
+def show_stream(stream: Iterator[str | Response], console: Console, thinking: bool = False) -> Response:
+    """Prints the pieces of a response as they come, thoughts dim and in brackets. `thinking`: the prompt has opened the thought."""
+
+    def put(text: str, style: str = "") -> None:
+        console.print(text, style=style, end="", markup=False, highlight=False, soft_wrap=True)
+
+    tags, response = ThoughtReader(thinking), None
+    shown = spaces = ""  # of the thought or answer that is being shown; spaces wait until a word follows
+    for item in stream:
+        response = item if isinstance(item, Response) else None
+        for is_thought, text in tags.read(item if isinstance(item, str) else "", last=response is not None):
+            if is_thought != thinking:
+                put(") " if thinking and shown else "", "dim")
+                thinking, shown, spaces = is_thought, "", ""
+            text = spaces + text if shown else text.lstrip()
+            word = text.rstrip()
+            put("(" if thinking and word and not shown else "", "dim")
+            put(word, "dim" if thinking else "")
+            shown, spaces = shown + word, text[len(word) :]
+    put(") " if thinking and shown else "", "dim")
+    put("\n" if shown and not thinking else "…\n")
+    assert response is not None, "a stream ends with its response"
+    return response
+
+
+class ThoughtReader:
+    """Tells thoughts from the rest in text that comes in pieces. What may be the beginning of a tag waits until it is one or not."""
+
+    def __init__(self, thinking: bool) -> None:
+        self.thinking, self.waiting = thinking, ""
+
+    def read(self, piece: str, last: bool = False) -> Iterator[tuple[bool, str]]:
+        """(whether it is a thought, text) without the tags."""
+        self.waiting += piece
+        while tag := TAG.search(self.waiting):
+            yield self.thinking, self.waiting[: tag.start()]
+            self.thinking, self.waiting = tag.group() == "<think>", self.waiting[tag.end() :]
+        begun = None if last else TAG_BEGUN.search(self.waiting)
+        end = begun.start() if begun else len(self.waiting)
+        yield self.thinking, self.waiting[:end]
+        self.waiting = self.waiting[end:]
+
+
+def replier(text: str) -> Reply:
+    """A test-time method as a reply in a conversation. `text` as in `read_method`."""
+    (method, reward), guides = read_method(text), dict[int, Guide | None]()
+
+    def reply(sampler: LocalSampler, prompt: Prompt, sampling: Sampling, seed: int) -> Result:
+        writer = Writer(sampler, sampling, seed)
         if not guides:
             guides[0] = guide_of(reward, writer)
-        [found] = thinker.think(writer, [prompt], guides[0])
-        return found.chosen, described(found)
+        [result] = method.run(writer, [prompt], guides[0])
+        return result
 
     return reply
 
 
-def described(found: Found) -> str:
-    """`3 of 4 say so · 97 tokens`."""
-    alike = sum(answered(response.text) == answered(found.chosen.text) for response in found.responses)
-    said = [f"{alike} of {len(found.responses)} say so"] if len(found.responses) > 1 else []
-    return " · ".join([*said, f"{found.tokens} tokens"])
+def described(result: Result) -> str:
+    """`3 of 4 agree · 97 tokens`."""
+    agree = sum(answered(response.text) == answered(result.chosen.text) for response in result.responses)
+    votes = [f"{agree} of {len(result.responses)} agree"] if len(result.responses) > 1 else []
+    return " · ".join([*votes, f"{result.tokens} tokens"])

@@ -12,26 +12,27 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING, Any
 
 from ikusei.report.plots import AFTER, BEFORE, INK
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.expressions import BASE_STEPS, SAMPLING, Expressions, rewarded, shown
 from ikusei.reproduce.measuring import answers, held_out, judged, mean_total
 from ikusei.reproduce.workspace import Lab
 from ikusei.rewards.exact import exact
-from ikusei.run.read import read_story
+from ikusei.run.read import read_run
 from ikusei.types import Sampling
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 STEPS, PROMPTS, UPDATES = 60, 64, 4
 NUM_PROMPTS, MANY = 120, 64
 CLIPS = {"symmetric": 0.2, "higher": 0.28}
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """By step the share of words that the upper clip holds, and entropy over the groups that teach; after it, of held-out prompts, nats a
     token and the share of right answers."""
     base = lab.train("base", shown(lab, BASE_STEPS))
@@ -40,7 +41,7 @@ def measure(lab: Lab) -> Found:
         algorithm = {"name": "grpo", "scale_rewards": "group", "clip_low": 0.2, "clip_high": clip}
         recipe = rewarded(lab, str(base / "final"), STEPS, updates_per_step=UPDATES, prompts_per_step=PROMPTS)
         run = lab.train(name, {**recipe, "algorithm": algorithm})
-        lines = {key: read_story(run).line(metric)[1] for key, metric in (("entropy", "entropy"), ("clipped", "clip_ratio/high_mean"))}
+        lines = {key: read_run(run).line(metric)[1] for key, metric in (("entropy", "entropy"), ("clipped", "clip_ratio/high_mean"))}
         found[name] = {**lines, **asked(lab, f"{name}-answers", run)}
     return found
 
@@ -57,7 +58,7 @@ def asked(lab: Lab, name: str, model: Path) -> Any:
     return lab.once(name, make)
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     for name, colour in (("symmetric", BEFORE), ("higher", AFTER)):
         label = f"upper clip {CLIPS[name]}"
         over_seeds(axes[0], range(1, STEPS + 1), [each[name]["entropy"] for each in found], colour, label)

@@ -13,28 +13,29 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import Any
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING, Any
 
 from ikusei.intervals import pass_at_k
 from ikusei.report.plots import AFTER, BEFORE, GRID, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.expressions import MODEL, ROWS, SAMPLING, Expressions, rewarded, shown
 from ikusei.reproduce.measuring import answers, held_out, judged
 from ikusei.reproduce.workspace import Lab
 from ikusei.rewards.exact import exact
 from ikusei.run.comparison import paired
-from ikusei.run.read import read_story
+from ikusei.run.read import read_run
 from ikusei.types import Sampling
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 G, NUM_PROMPTS, MANY = 8, 192, 128
 TAUGHT = (0, 25, 100, 400)  # steps of demonstrations
 RL_STEPS = 200
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """By steps of demonstrations: pass@1, the share of groups that teach and its forecast; and pass@1 after RL from the first and last."""
     alone = lab.train("rl-0", rewarded(lab, MODEL, RL_STEPS))
     starts = [asked(lab, "answers-0", alone)]  # where nothing teaches the model stays as it was made
@@ -44,7 +45,7 @@ def measure(lab: Lab) -> Found:
         starts.append(asked(lab, f"answers-{steps}", made))
         model = str(made / "final")
     last = asked(lab, "answers-after", lab.train(f"rl-{TAUGHT[-1]}", rewarded(lab, model, RL_STEPS)))
-    story = read_story(alone)
+    record = read_run(alone)
     rates = [[fmean(map(fmean, row)) for row in each] for each in (*starts, last)]
     before, after = ({str(i): rate for i, rate in enumerate(each)} for each in rates[-2:])
     gain = paired(after, before)
@@ -52,8 +53,8 @@ def measure(lab: Lab) -> Found:
         "pass": [fmean(each) for each in rates[:-1]],
         "forecast": [fmean(teaches(sum(map(sum, row[: MANY // G // 2])), MANY // 2) for row in each) for each in starts],
         "share": [fmean(0 < sum(group) < G for row in each for group in row[MANY // G // 2 :]) for each in starts],
-        "silent": fmean(story.line("groups/no_signal")[1]),
-        "first": {"before": story.line("reward")[1][0], "after": fmean(story.line("reward")[1][-10:])},
+        "silent": fmean(record.line("groups/no_signal")[1]),
+        "first": {"before": record.line("reward")[1][0], "after": fmean(record.line("reward")[1][-10:])},
         "after": fmean(rates[-1]),
         "gain": {"value": gain.value, "low": gain.low},
     }
@@ -75,11 +76,11 @@ def teaches(c: int, n: int) -> float:
     return pass_at_k(n, c, G) + pass_at_k(n, n - c, G) - 1
 
 
-def furthest(found: Found) -> float:
+def furthest(found: Finding) -> float:
     return max(abs(share - forecast) for share, forecast in zip(found["share"], found["forecast"], strict=True))
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     axes[0].plot([0, 1], [0, 1], color=GRID, linewidth=1)
     for each in found:
         axes[0].plot(each["forecast"], each["share"], "o", color=AFTER, markersize=4)

@@ -15,13 +15,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING, Any
 
 from ikusei.intervals import pass_at_k
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.expressions import BASE_STEPS, ROWS, SAMPLING, Expressions, rewarded, shown
 from ikusei.reproduce.measuring import answers, held_out, judged, logps
@@ -29,6 +27,9 @@ from ikusei.reproduce.workspace import Lab
 from ikusei.rewards.exact import exact
 from ikusei.run import comparison
 from ikusei.types import Sampling
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 KS = (1, 2, 4, 8, 16, 32, 64, 128)
 NUM_PROMPTS, MANY = 120, KS[-1]
@@ -50,7 +51,7 @@ def asked(lab: Lab, name: str, model: Path, base: Path) -> Any:
     return lab.once(name, make)
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """pass@k by k, also of guessing, perplexities, and the share of prompts that RL alone solves."""
     base = lab.train("base", shown(lab, BASE_STEPS))
     runs = {
@@ -80,16 +81,16 @@ def guessing(start: int) -> list[float]:
     return [fmean(1 - (1 - share) ** k for share in shares) for k in KS]
 
 
-def gain(found: Found, name: str, k: int) -> float:
+def gain(found: Finding, name: str, k: int) -> float:
     """Of pass@k over the base."""
     return found["pass"][name][KS.index(k)] - found["pass"]["base"][KS.index(k)]
 
 
-def crossing(found: Found) -> float | None:
+def crossing(found: Finding) -> float | None:
     return comparison.crossing({k: gain(found, "rl", k) for k in KS})
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     named = (("base", BEFORE, "base"), ("rl", AFTER, "RL"), ("more", LOST, "taught more"))
     for name, colour, label in named:
         over_seeds(axes[0], KS, [each["pass"][name] for each in found], colour, label)

@@ -10,20 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING, Any
 
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import answers, held_out, judged, kl, mean_total
 from ikusei.reproduce.preferences import Row, as_task, moved, pair
 from ikusei.reproduce.workspace import Lab
-from ikusei.run.read import read_story
+from ikusei.run.read import read_run
 from ikusei.tasks.gym import Gym, score
 from ikusei.text.answer import split_thought
 from ikusei.types import Prompt, Sampling
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SUMS = {"max_terms": 3, "max_digits": 1, "operators": ["+", "-", "*"], "allow_parentheses": False}
 TASK = {"name": "gym", "task": "basic_arithmetic", "config": SUMS, "compact": True}
@@ -33,11 +34,11 @@ ARMS = {"gold": ("gold", 0.0), "gold_nll": ("gold", 1.0), "own": ("own", 0.0)}  
 DRAWN = {"gold": ("gold answers, DPO", LOST), "gold_nll": ("gold answers, DPO + NLL", AFTER), "own": ("own right answers, DPO", BEFORE)}
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """Of each arm, how far the answers of its training pairs have moved, the KL and the accuracy on held-out questions."""
     asked = {"model": "seedling", "task": TASK, "sampling": {"max_tokens": SHORT.max_tokens}, "eval": {"num_prompts": 0}}
     collect = {"kind": "answers", "num_prompts": 512, "num_responses": 12, "prompts_per_step": 128}
-    written = read_story(lab.train("answers", {**asked, "collect": collect})).collected
+    written = read_run(lab.train("answers", {**asked, "collect": collect})).collected
     rows = {"gold": pairs(written, gold=True), "own": pairs(written, gold=False)}
     tasks = {name: as_task(lab, name, made) for name, made in rows.items()}
     prompts = held_out("seedling", Gym("basic_arithmetic", SUMS, compact=True), 64)
@@ -62,8 +63,8 @@ def pairs(written: Sequence[Row], gold: bool) -> list[Row]:
 
 def told(run: Path, rows: Sequence[Row], prompts: Sequence[Prompt], seed: int) -> dict[str, Any]:
     groups = answers(run, prompts, 16, SHORT, seed)
-    steps, chosen = read_story(run).line("rewards/chosen")
-    margins = read_story(run).line("rewards/margins")[1]
+    steps, chosen = read_run(run).line("rewards/chosen")
+    margins = read_run(run).line("rewards/margins")[1]
     return {
         **moved(run, "seedling", rows[:256]),
         "kl": kl(groups, "seedling"),
@@ -72,7 +73,7 @@ def told(run: Path, rows: Sequence[Row], prompts: Sequence[Prompt], seed: int) -
     }
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     for arm, (label, colour) in DRAWN.items():
         for panel, name in zip(axes, ("chosen", "h"), strict=True):
             lines = [each[arm]["lines"] for each in found]
@@ -112,5 +113,5 @@ CLAIM = Claim(
 )
 
 
-def _shown(found: Found, arm: str) -> str:
+def _shown(found: Finding, arm: str) -> str:
     return f"{found[arm]['chosen']:+.2f} nats"

@@ -15,21 +15,23 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from ikusei.report.plots import AFTER, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.graded_reward import warmth
 from ikusei.reproduce.measuring import answers, held_out, judged, logps
 from ikusei.reproduce.preferences import as_task
 from ikusei.reproduce.workspace import Lab
-from ikusei.run.read import read_story
+from ikusei.run.read import read_run
 from ikusei.tasks.cat_lover import CatLover
 from ikusei.types import Prompt, Sampling
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SHORT = Sampling(max_tokens=48)
 BETAS, TUNED = (0.05, 0.1, 1.0, 5.0), (15, 60)  # of DPO; steps of fine-tuning
@@ -39,11 +41,11 @@ NS = (1, 2, 4, 8, 16, 32)
 NUM_PROMPTS, OF_REFERENCE, OF_POLICY, DRAWS = 40, 128, 24, 400
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """The analytic frontier, every policy's place on the plane, and how far it lies above the frontier, in standard errors over prompts."""
     asked = {"model": "seedling", "task": "cat_lover", "sampling": {"max_tokens": SHORT.max_tokens}, "eval": {"num_prompts": 0}}
     collect = {"kind": "rankings", "num_prompts": 512, "num_responses": 4, "prompts_per_step": 128}
-    ranked = read_story(lab.train("ranked", {**asked, "rewards": ["ikusei.reproduce.graded_reward:warmth"], "collect": collect})).collected
+    ranked = read_run(lab.train("ranked", {**asked, "rewards": ["ikusei.reproduce.graded_reward:warmth"], "collect": collect})).collected
     chosen = [{"prompt": row["prompt"], "completion": text} for row in ranked for text in preferred(row["responses"], row["ranking"])]
     orders = [{key: row[key] for key in ("prompt", "responses", "ranking")} for row in ranked]
     tasks = {name: as_task(lab, name, rows) for name, rows in (("chosen", chosen), ("orders", orders))}
@@ -112,19 +114,19 @@ def above(curve: np.ndarray, point: np.ndarray, seed: int) -> tuple[float, float
     return gap(np.arange(point.shape[-1])), float(np.std([gap(each) for each in drawn]))
 
 
-def places(found: Found, kind: str) -> list[tuple[float, float]]:
+def places(found: Finding, kind: str) -> list[tuple[float, float]]:
     """(KL, reward) of the points of a kind."""
     return [(point[0], point[1]) for name, point in found["points"].items() if name.startswith(kind)]
 
 
-def lead(found: Found) -> list[float]:
+def lead(found: Finding) -> list[float]:
     """What DPO earns at the KL of each fine-tuned policy, more than this one. Between two policies lie their mixtures: a line."""
     start = (0.0, found["best_of"]["1"][1])
     kls, earned = zip(*sorted([start, *places(found, "dpo")]), strict=True)
     return [float(np.interp(kl, kls, earned)) - reward for kl, reward in places(found, "tuned")]
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     for number, each in enumerate(found):
         axes[0].plot(*each["frontier"], color=INK, linewidth=1, label=None if number else "optimum")
         axes[0].plot(*zip(*each["best_of"].values(), strict=True), ":", color=INK, linewidth=1, label=None if number else "best of n")
@@ -138,7 +140,7 @@ def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
     axes[1].set(xlabel="beta of DPO", title="KL from the reference, nats", ylim=(0, None))
 
 
-def _sigmas(found: Found) -> dict[str, float]:
+def _sigmas(found: Finding) -> dict[str, float]:
     return {name: gap / error for name, (_, _, gap, error) in found["points"].items()}
 
 

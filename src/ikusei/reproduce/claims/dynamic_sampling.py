@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING, Any
 
 from ikusei.report.plots import AFTER, BEFORE, INK
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.expressions import BASE_STEPS, rewarded, shown
 from ikusei.reproduce.workspace import Lab
-from ikusei.run.read import GOLD, read_story
+from ikusei.run.read import GOLD, read_run
 from ikusei.run.tables import read_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 STEPS, PROMPTS, ROUNDS = 120, 32, 12
 EVERY, NUM_PROMPTS, MANY = 10, 120, 64
@@ -30,14 +31,14 @@ MEASURED: dict[str, Any] = {
 }
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """By step groups that taught and answers written; by every tenth the share of right answers to held-out prompts."""
     base = str(lab.train("base", shown(lab, BASE_STEPS)) / "final")
     found: dict[str, Any] = {}
     for name, rounds in REFILLS.items():
         run = lab.train(name, {**rewarded(lab, base, STEPS, prompts_per_step=PROMPTS, refill_rounds=rounds), **MEASURED})
         tables = [read_table(file) for file in sorted((run / "responses").glob("step-*.parquet"))]
-        measured = {each.step: each.intervals["pass@1"].value for each in read_story(run).evaluations if each.name in ("before", GOLD)}
+        measured = {each.step: each.intervals["pass@1"].value for each in read_run(run).evaluations if each.name in ("before", GOLD)}
         found[name] = {
             "right": [measured[step] for step in range(0, STEPS + 1, EVERY)],
             "taught": [sum(row["kept"] for row in rows) // 8 for rows in tables],
@@ -46,18 +47,18 @@ def measure(lab: Lab) -> Found:
     return found
 
 
-def filled(found: Found, name: str) -> float:
+def filled(found: Finding, name: str) -> float:
     """The share of a step's places that groups which teach have taken."""
     return fmean(found[name]["taught"]) / PROMPTS
 
 
-def needed(found: Found, name: str) -> int:
+def needed(found: Finding, name: str) -> int:
     """The first step at which the target is reached; more than there are where it never is."""
     right = found[name]["right"]
     return EVERY * next((i for i, rate in enumerate(right) if rate >= found["plain"]["right"][0] + GAIN), len(right))
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     for name, colour, label in (("plain", BEFORE, "every prompt once"), ("dynamic", AFTER, "sampled anew")):
         over_seeds(axes[0], range(0, STEPS + 1, EVERY), [each[name]["right"] for each in found], colour, label)
         over_seeds(axes[1], range(1, STEPS + 1), [each[name]["taught"] for each in found], colour, label)
@@ -66,7 +67,7 @@ def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
     axes[0].legend(frameon=False, labelcolor=INK, loc="upper left")
 
 
-def cost(found: Found, name: str) -> int:
+def cost(found: Finding, name: str) -> int:
     """Answers written up to the target."""
     return sum(found[name]["answers"][: needed(found, name)])
 

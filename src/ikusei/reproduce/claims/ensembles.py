@@ -9,12 +9,12 @@ Members learn from the same pairs and differ by head and order. Optimised by bes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import answers, held_out
 from ikusei.reproduce.proxies import asked, of_best, pairs, reward_model, scores
@@ -24,13 +24,16 @@ from ikusei.search.best_of_n import kl_of_best
 from ikusei.tasks.cat_lover import CatLover
 from ikusei.types import Sampling
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 PROMPTS, ANSWERS, MEMBERS, PAIRS, FLIPPED = 64, 512, 5, 512, 0.25
 NS = tuple(2**i for i in range(9))
 KINDS = {"worst": "worst case", "uncertainty": "uncertainty weighted"}
 COEF = 0.5
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """The mean gold of the best of n of each n: by each member alone, by the ensembles, and by the gold itself."""
     task, sampling = CatLover(), Sampling(max_tokens=48)
     pool = answers("seedling", held_out("seedling", task, PROMPTS), ANSWERS, sampling, lab.seed)
@@ -46,7 +49,7 @@ def measure(lab: Lab) -> Found:
     return {"pairs": len(rows), "singles": [of_best(truth, one, NS).tolist() for one in members], **found}
 
 
-def single(found: Found) -> list[float]:
+def single(found: Finding) -> list[float]:
     """The mean over members of what each alone gives."""
     return np.mean(found["singles"], axis=0).tolist()
 
@@ -55,12 +58,12 @@ def drop(line: Sequence[float]) -> float:
     return max(line) - line[-1]
 
 
-def single_drop(found: Found) -> float:
+def single_drop(found: Finding) -> float:
     """The mean over members of the fall from its own best."""
     return float(np.mean([drop(line) for line in found["singles"]]))
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     d = [kl_of_best(n) ** 0.5 for n in NS]
     for each in found:
         for line in each["singles"]:

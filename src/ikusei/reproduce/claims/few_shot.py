@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from matplotlib.axes import Axes
 from scipy.stats import rankdata
 
 from ikusei.guard.outcomes import RewardSpec
@@ -25,7 +24,7 @@ from ikusei.loops.data import Rows
 from ikusei.loops.evaluate import EvalSettings
 from ikusei.loops.few_shot import evaluate_with_shots
 from ikusei.report.plots import AFTER, BEFORE, INK
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import tiny_llama
 from ikusei.reproduce.workspace import Lab
@@ -33,6 +32,9 @@ from ikusei.run.find import find_model
 from ikusei.samplers.load import load_sampler
 from ikusei.tasks import generator
 from ikusei.types import Example, Sampling, Split
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LETTERS, SYMBOLS, OF_A_RULE = "abcdefghijkl", "0123456789AB", 4
 NUM_RULES = 12
@@ -86,7 +88,7 @@ class Cipher:
         return Example(LETTERS[index], columns={"answer": cipher(self.seed, self.rule)[LETTERS[index]]})
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """The share of right answers at each number of examples, for a model of long texts and for one of short ones."""
     return {
         "several": lab.once("several-measured", partial(accuracy, read(lab, "several", QUESTIONS, TEXTS), lab.seed)),
@@ -112,13 +114,13 @@ def accuracy(model: Path, seed: int) -> list[float]:
     settings = EvalSettings(len(LETTERS), 1, shots=SHOTS[1:], form="{prompt}=")
     with RewardWorkers([RewardSpec("exact", "exact")]) as workers:
         for number in range(ASKED * NUM_RULES):
-            rows = Rows(Cipher(seed, number % NUM_RULES), sampler.tokenizer, number, sampler.causal.context)
+            rows = Rows(Cipher(seed, number % NUM_RULES), sampler.tokenizer, number, sampler.context)
             results = evaluate_with_shots(sampler, rows, workers, settings, Sampling(top_k=1, max_tokens=1), seed).results
             found.append([results[f"{shots}-shot/pass@1" if shots else "pass@1"].value for shots in SHOTS])
     return [fmean(column) for column in zip(*found, strict=True)]
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     over_seeds(axes[0], range(len(SHOTS)), [each["several"] for each in found], AFTER, f"read {QUESTIONS} questions a text")
     over_seeds(axes[0], range(len(SHOTS)), [each["one"] for each in found], BEFORE, "read one question a text")
     axes[0].axhline(1 / len(SYMBOLS), color=INK, linewidth=0.8, linestyle=":", label="guessing")

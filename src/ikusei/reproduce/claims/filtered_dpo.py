@@ -13,22 +13,23 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import fmean, stdev
-from typing import Any
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING, Any
 
 from ikusei.loops.order import in_order
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.measuring import answers, held_out, judged
 from ikusei.reproduce.preferences import Row, as_task, pair
 from ikusei.reproduce.workspace import Lab
 from ikusei.run.find import find_model
-from ikusei.run.read import read_story
+from ikusei.run.read import read_run
 from ikusei.samplers.load import load_sampler
 from ikusei.tasks.cat_lover import CatLover, cat_of, judge, speak, taste, verdict
 from ikusei.text.chat import render
 from ikusei.types import Example, Prompt, Sampling
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SHORT = Sampling(max_tokens=48)
 PAIRS, STEPS = 960, 60  # 16 a step: DPO sees every pair once
@@ -36,7 +37,7 @@ ARMS = {"high": ("high", False), "mix": ("mix", False), "filtered": ("mix", True
 COLOURS = {"reference": INK, "high": BEFORE, "mix": LOST, "filtered": AFTER}
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """The gold of the reference and of each arm on held-out prompts, the share of pairs that the filter left from epoch to epoch, and of
     all pairs the share that it would leave to the reference and to what it trained."""
     asked = {"model": "seedling", "sampling": {"max_tokens": SHORT.max_tokens}, "eval": {"num_prompts": 0}}
@@ -50,7 +51,7 @@ def measure(lab: Lab) -> Found:
         run = lab.train(arm, {**asked, **recipe, "rewards": ["ikusei.tasks.cat_lover:taste"]})
         found[arm] = lab.once(f"{arm}-measured", partial(earned, run, prompts, lab.seed))
         if filtered:
-            found["left"], found["steps"] = epochs(read_story(run).line("pairs/left")[1]), read_story(run).step
+            found["left"], found["steps"] = epochs(read_run(run).line("pairs/left")[1]), read_run(run).step
             asks = {"before": "seedling", "after": run}
             found["passing"] = [lab.once(f"{when}-passing", partial(passing, model, rows["mix"], lab.seed)) for when, model in asks.items()]
     return found
@@ -94,13 +95,13 @@ def earned(model: str | Path, prompts: Sequence[Prompt], seed: int) -> list[floa
     return [fmean(group.totals) for group in judged(answers(model, prompts, 16, SHORT, seed), judge)]
 
 
-def ahead(found: Found, one: str, other: str) -> tuple[float, float]:
+def ahead(found: Finding, one: str, other: str) -> tuple[float, float]:
     """The mean difference over prompts, and its standard error."""
     differences = [a - b for a, b in zip(found[one], found[other], strict=True)]
     return fmean(differences), stdev(differences) / len(differences) ** 0.5
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     for place, (arm, colour) in enumerate(COLOURS.items()):
         means = [fmean(each[arm]) for each in found]
         axes[0].bar(place, fmean(means), 0.6, color=colour, alpha=0.85, linewidth=0)
@@ -113,7 +114,7 @@ def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
     axes[1].set(ylim=(0, 1), xlabel="epoch", title="pairs that the filter left, share")
 
 
-def _shown(found: Found, one: str, other: str) -> str:
+def _shown(found: Finding, one: str, other: str) -> str:
     return "{:+.3f}, standard error {:.3f}".format(*ahead(found, one, other))
 
 

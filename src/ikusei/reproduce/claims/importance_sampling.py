@@ -14,15 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from ikusei.algos.grpo import GRPO
 from ikusei.backends.local import LocalPolicy
-from ikusei.forest import Forest, Loss, Outputs, count, plant
+from ikusei.forest import Forest, Loss, Outputs, count
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.data import Rows
@@ -31,16 +30,19 @@ from ikusei.loops.precompute import Before
 from ikusei.models.load import load_model, load_tokenizer
 from ikusei.protocols import LossFunction
 from ikusei.report.plots import AFTER, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.expressions import BASE_STEPS, ROWS, SAMPLING, Expressions, shown
 from ikusei.reproduce.workspace import Lab
 from ikusei.types import Sampling
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 BATCHES, PROMPTS, ANSWERS, CAP, COLDER = 80, 32, 16, 2.0, 0.7
 KINDS = ("uncorrected", "truncated")
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     base = str(lab.train("base", shown(lab, BASE_STEPS)) / "final")
     return lab.once("gradients", lambda: compared(base, lab.seed))
 
@@ -50,7 +52,7 @@ def compared(model: str, seed: int) -> dict[str, Any]:
     tokenizer = load_tokenizer(model)
     policy, rows = LocalPolicy(load_model(model), tokenizer), Rows(Expressions(start=seed * ROWS), tokenizer, seed)
     settings, algorithm = OnlineSettings(num_responses=ANSWERS, importance_cap=CAP), GRPO()
-    before = Before(algorithm.needs, policy, None, settings.tokens_per_part)
+    before = Before(algorithm.needs, policy, None, settings.tokens_per_microbatch)
     with RewardWorkers([RewardSpec("exact", "exact")]) as workers:
         online = Online(policy, rows, workers, algorithm, Sampling(**SAMPLING), settings, seed, before)
         batches = [gradients(online, number) for number in range(BATCHES)]
@@ -79,33 +81,31 @@ def laid(online: Online, writer: Online, number: int) -> Forest:
     """The answers of one, with the streams of the other."""
     prompts = online.rows.prompts(number, PROMPTS)
     groups = writer.write_and_score(online.policy.snapshot(), prompts, number, {"time/sample": 0.0, "time/reward": 0.0})
-    forest = plant(groups, count(groups), online.sampling.temperature)
-    forest = forest.with_streams(online.asked_before(groups, forest))
-    return forest.with_streams(online.algorithm.credit(groups, forest, {}))
+    return online.forest(groups, count(groups), {})
 
 
 def gradient(online: Online, forest: Forest, loss: LossFunction) -> Tensor:
     """Of the mean over answers, all parameters in one row."""
     policy = online.policy
     assert isinstance(policy, LocalPolicy)
-    for part in forest.split(online.settings.tokens_per_part):
+    for part in forest.split(online.settings.tokens_per_microbatch):
         policy.forward_backward(part, loss)
     row = torch.cat([p.grad.flatten() for p in policy.trained.parameters() if p.grad is not None])
     policy.zero_grad()
     return row * (forest.totals.tokens / forest.totals.responses)
 
 
-def mean(found: Found, kind: str) -> float:
+def mean(found: Finding, kind: str) -> float:
     return fmean(found["along"][kind])
 
 
-def errors(found: Found, kind: str) -> float:
+def errors(found: Finding, kind: str) -> float:
     """How many standard errors it is from 0."""
     values = found["along"][kind]
     return fmean(values) / (stdev(values) / len(values) ** 0.5)
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     for place, (kind, colour) in enumerate(zip(KINDS, (LOST, AFTER), strict=True)):
         for seed, each in enumerate(found):
             x, half = place + 0.12 * (seed - (len(found) - 1) / 2), 2 * mean(each, kind) / errors(each, kind)

@@ -12,23 +12,25 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
+from ikusei.figures.choosing import answered, right_at
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import answers, held_out
 from ikusei.reproduce.proxies import asked, reward_model, scores
 from ikusei.reproduce.workspace import Lab
 from ikusei.rewards.exact import exact
-from ikusei.search.choosing import answered, right_at
 from ikusei.search.mbr import MBR, same_answer
 from ikusei.search.vote import Vote
 from ikusei.tasks.arithmetic import Arithmetic
 from ikusei.types import Group, Response, Sampling, Score
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PROMPTS, ANSWERS, DRAWS = 48, 96, 16
 NS = (1, 2, 4, 8, 16, 32, 64)
@@ -45,7 +47,7 @@ HALF = {
 }
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """By method and N the share right of each prompt; the reward model's accuracy; whether MBR chose as the majority did."""
     task = Arithmetic()
     written = answers("seedling", asked(task, JUDGED), 8, SAMPLING, lab.seed + 1000)
@@ -112,13 +114,13 @@ def pair_accuracy(said: np.ndarray, right: np.ndarray) -> float:
     return float(np.mean([(good[:, None] > bad).mean() for good, bad in both]))
 
 
-def behind(found: Found, better: str, worse: str) -> float:
+def behind(found: Finding, better: str, worse: str) -> float:
     """The largest lead of the worse method over the better one at any N, in standard errors of its own over prompts."""
     rows = zip(found[better], found[worse], strict=True)
     return max((fmean(below) - fmean(above)) / max(stdev(below) / PROMPTS**0.5, 1e-9) for above, below in rows)
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     for name, colour, label in (
         ("oracle", INK, "one of N is right"),
         ("weighted", AFTER, "weighted vote"),

@@ -6,22 +6,24 @@ Two random policies over words, further and further apart; the exact KL is a sum
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.axes import Axes
 
 from ikusei.maths import kl_estimate
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.workspace import Lab
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WORDS, SAMPLES = 32, 200_000
 FAR = (0.05, 0.1, 0.2, 0.4, 0.8)  # spread of the log-odds between the two
 NEAR = 0.1  # nats
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """At each distance the exact KL, and of each estimator mean, standard error, least value and variance."""
     chance = torch.Generator().manual_seed(lab.seed)
     rows = []
@@ -42,16 +44,16 @@ def measure(lab: Lab) -> Found:
     return {"rows": rows}
 
 
-def furthest(found: Found, kind: str) -> float:
+def furthest(found: Finding, kind: str) -> float:
     """The largest deviation from the exact KL, in standard errors."""
     return max(abs(row[kind]["mean"] - row["kl"]) / row[kind]["error"] for row in found["rows"])
 
 
-def near(found: Found) -> list[Any]:
+def near(found: Finding) -> list[Any]:
     return [row for row in found["rows"] if row["kl"] < NEAR]
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     for kind, colour in (("k1", BEFORE), ("k2", LOST), ("k3", AFTER)):
         rows = sorted((row for each in found for row in each["rows"]), key=lambda row: row["kl"])
         kls = [row["kl"] for row in rows]

@@ -15,18 +15,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any, ClassVar
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import answers, held_out, judged, tiny_llama
 from ikusei.reproduce.workspace import Lab
-from ikusei.run.read import read_story
+from ikusei.run.read import read_run
 from ikusei.tasks import generator, split_of
 from ikusei.types import Example, Prompt, Sampling, Split
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TASK, REWARD = "ikusei.reproduce.claims.length_bias:Letters", "ikusei.reproduce.claims.length_bias:first"
 MOST, STOPS = 24, 1 / 6  # dots, and the chance that no further one follows
@@ -64,7 +65,7 @@ def first(prompt: Prompt, response: str, *, answer: str, **columns: Any) -> floa
     return float(response[:1] == answer)
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """Tokens of right and of wrong answers to held-out prompts, before and after RL with each division; tokens an answer by step."""
     task = {"name": TASK, "start": lab.seed * SEEDS_APART}
     teach = {"steps": 120, "examples_per_step": 64, "lr": 2e-3, "warmup_steps": 20, "save_every": 1000}
@@ -75,7 +76,7 @@ def measure(lab: Lab) -> Found:
         train = {"steps": STEPS, "prompts_per_step": 128, "num_responses": 8, "lr": 3e-4, "save_every": 1000}
         run = lab.train(aggregate, {**COMMON, "model": str(base / "final"), "task": task, "algorithm": algorithm, "train": train})
         found[aggregate] = lab.once(f"{aggregate}-answers", lambda run=run: lengths(run, lab.seed))
-        found["by_step"][aggregate] = read_story(run).line("completions/mean_length")[1]
+        found["by_step"][aggregate] = read_run(run).line("completions/mean_length")[1]
     return found
 
 
@@ -87,18 +88,18 @@ def lengths(model: Path, seed: int) -> dict[str, Any]:
     return {"wrong": fmean(wrong), "error": pstdev(wrong) / len(wrong) ** 0.5, "right": fmean(right), "rate": len(right) / len(rows)}
 
 
-def growth(found: Found, aggregate: str) -> float:
+def growth(found: Finding, aggregate: str) -> float:
     """Of wrong answers, as a share of their length before."""
     return found[aggregate]["wrong"] / found["base"]["wrong"] - 1
 
 
-def apart(found: Found) -> float:
+def apart(found: Finding) -> float:
     """How much longer wrong answers are with the one than with the other, in standard errors."""
     one, other = (found[aggregate] for aggregate in AGGREGATES)
     return (one["wrong"] - other["wrong"]) / math.hypot(one["error"], other["error"])
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     named = (("base", BEFORE, "before RL"), ("sequence", LOST, "divided by its length"), ("token", AFTER, "divided by all tokens"))
     for place, (name, colour, _) in enumerate(named):
         for at, kind in ((place, "wrong"), (place + 4, "right")):

@@ -10,27 +10,30 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
 from transformers import PreTrainedTokenizerBase
 
 from ikusei.models.load import load_tokenizer
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import logps, tiny_llama
 from ikusei.reproduce.workspace import Lab
-from ikusei.run.read import read_story
+from ikusei.run.read import read_run
 from ikusei.tasks.nursery import Nursery
 from ikusei.text.chat import continuation, render
 from ikusei.types import Group, Split
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TEXT = {"worked": 0.4, "cat": 0.4, "sentence": 0.2}
 STEPS, ROWS = 240, 32
 MODEL = tiny_llama(96, 256, 3, 128, initializer_range=0.02)
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """Losses in nats a token: of each step, on held-out rows, and the entropies of the text."""
     task = Nursery(STEPS * ROWS, 0, TEXT)
     recipe = {
@@ -45,7 +48,7 @@ def measure(lab: Lab) -> Found:
     tokenizer = load_tokenizer(str(run / "final"))
     train, test = texts(task, "train", STEPS * ROWS, tokenizer), texts(task, "test", 256, tokenizer)
     sequences = [[*group.prompt.tokens, *group.responses[0].tokens] for group in train]
-    steps, losses = read_story(run).line("loss")
+    steps, losses = read_run(run).line("loss")
     return {
         "uniform": math.log(len(tokenizer)),
         "unigram": entropy((token,) for tokens in sequences for token in tokens[1:]),
@@ -71,7 +74,7 @@ def entropy(seen: Iterable[tuple[int, ...]]) -> float:
     return -sum(count * math.log(count / contexts[each[:-1]]) for each, count in counts.items()) / counts.total()
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     over_seeds(axes[0], found[0]["lines"]["step"], [each["lines"]["loss"] for each in found], AFTER, "training loss")
     for name, colour in (("uniform", BEFORE), ("unigram", INK), ("bigram", LOST)):
         axes[0].axhline(found[0][name], color=colour, linewidth=1, linestyle=":")

@@ -14,21 +14,23 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.graded_reward import warmth
 from ikusei.reproduce.measuring import answers, held_out, judged, kl, mean_total
 from ikusei.reproduce.preferences import as_task, moved, pair
 from ikusei.reproduce.workspace import Lab
-from ikusei.run.read import read_story
+from ikusei.run.read import read_run
 from ikusei.tasks.cat_lover import CatLover
 from ikusei.types import Prompt, Sampling
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SHORT = Sampling(max_tokens=48)
 LENGTHS = {"online": (6, 12, 24), "own": (10, 20, 40)}  # steps
@@ -36,12 +38,12 @@ EQUAL = 40  # steps at which h is compared
 BETA, LR = 0.1, 1e-4
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """KL and gold reward of each arm after each number of steps, and h of the two kinds of pairs."""
     asked = {"model": "seedling", "task": "cat_lover", "sampling": {"max_tokens": SHORT.max_tokens}, "eval": {"num_prompts": 0}}
     asked["rewards"] = ["ikusei.reproduce.graded_reward:warmth"]
     collect = {"kind": "pairs", "num_prompts": 512, "num_responses": 4, "prompts_per_step": 128}
-    written = read_story(lab.train("pairs", {**asked, "collect": collect})).collected
+    written = read_run(lab.train("pairs", {**asked, "collect": collect})).collected
     own = [pair(row["prompt"], row["chosen"], row["rejected"]) for row in written]
     chance = Random(lab.seed)
     foreign = [{**row, "rejected": "".join(chance.sample(row["rejected"], len(row["rejected"])))} for row in own]
@@ -54,7 +56,7 @@ def measure(lab: Lab) -> Found:
     foreign_run = lab.train("foreign", {**asked, **recipe("foreign", EQUAL, tasks)})
     found["foreign"] = [lab.once("foreign-measured", partial(place, foreign_run, prompts, lab.seed))]
     for arm, run, rows in (("own", lab.folder / f"own-{EQUAL}", own), ("foreign", foreign_run, foreign)):
-        steps, margins = read_story(run).line("rewards/margins")
+        steps, margins = read_run(run).line("rewards/margins")
         found[f"{arm}_h"] = lab.once(f"{arm}-h", partial(moved, run, "seedling", rows[:256])) | {"line": [x / BETA for x in margins]}
     return found
 
@@ -72,7 +74,7 @@ def place(model: str | Path, prompts: Sequence[Prompt], seed: int) -> list[float
     return [0.0 if model == "seedling" else kl(groups, "seedling"), mean_total(groups)]
 
 
-def matched(found: Found) -> tuple[float, float, float]:
+def matched(found: Finding) -> tuple[float, float, float]:
     """The largest KL that both arms reach, and what online and offline earn there, on a line between what was measured."""
     lines = [np.array(sorted([found["start"], *found[arm]])) for arm in ("online", "own")]
     at = min(float(line[-1, 0]) for line in lines)
@@ -80,7 +82,7 @@ def matched(found: Found) -> tuple[float, float, float]:
     return at, online, own
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     for number, each in enumerate(found):
         for arm, colour, label in (
             ("online", AFTER, "online"),

@@ -12,13 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import answers, held_out
 from ikusei.reproduce.proxies import asked, kl_of_best, law, of_best, pairs, reward_model, scores
@@ -28,6 +27,9 @@ from ikusei.search.best_of_n import kl_of_best as formula
 from ikusei.tasks.cat_lover import CatLover
 from ikusei.types import Sampling
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 PROMPTS, ANSWERS = 64, 512
 SIZES = (256, 512, 1024)  # pairs; of 64 a reward model was hardly a proxy yet
 HURRIED = 1024
@@ -36,7 +38,7 @@ KL_AT = 16  # a small share of the answers, so that their ranks tell
 SAMPLING = Sampling(max_tokens=48)
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """Of each proxy the mean gold and its own mean word, of the best of n of each n."""
     task = CatLover()
     pool = answers("seedling", held_out("seedling", task, PROMPTS), ANSWERS, SAMPLING, lab.seed)
@@ -58,12 +60,12 @@ def far() -> np.ndarray:
     return np.sqrt([formula(n) for n in NS])
 
 
-def fits(found: Found) -> dict[str, float]:
+def fits(found: Finding) -> dict[str, float]:
     """R^2 of the law, of each proxy."""
     return {name: law(far(), np.array(each["gold"]) - each["gold"][0])[2] for name, each in found["proxies"].items()}
 
 
-def at_the_end(found: Found) -> list[float]:
+def at_the_end(found: Finding) -> list[float]:
     return [found["proxies"][f"{size}"]["gold"][-1] for size in SIZES]
 
 
@@ -71,18 +73,18 @@ def rising(values: Sequence[float]) -> int:
     return sum(later > one for one, later in pairwise(values))
 
 
-def peak(found: Found) -> int:
+def peak(found: Finding) -> int:
     """The n at which the exploited proxy's gold is best."""
     return NS[int(np.argmax(found["proxies"]["hurried"]["gold"]))]
 
 
-def lost(found: Found) -> float:
+def lost(found: Finding) -> float:
     """How far the gold has fallen from its best, at the last n."""
     line = found["proxies"]["hurried"]["gold"]
     return max(line) - line[-1]
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     d = far().tolist()
     over_seeds(axes[0], d, [each["proxies"]["hurried"]["own"] for each in found], LOST, "the proxy's own word")
     gained = [[value - each["proxies"]["hurried"]["gold"][0] for value in each["proxies"]["hurried"]["gold"]] for each in found]

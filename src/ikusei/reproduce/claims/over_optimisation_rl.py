@@ -9,20 +9,23 @@ it teaches length alone. Left out: a sweep of KL penalties.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 
+from ikusei.registry import RECIPES
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.proxies import law
 from ikusei.reproduce.workspace import Lab
-from ikusei.run.read import read_story
+from ikusei.run.read import read_run
 
-HOLES = Path(__file__).parents[4] / "recipes" / "hacks" / "holes.py"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+HOLES = RECIPES / "hacks" / "holes.py"
 STEPS, TENTH = 60, 6
 LIKED, GOLD = {"path": f"{HOLES}:liked"}, {"path": "exact", "gold": True}
 ROAD = {
@@ -54,9 +57,9 @@ ROAD = {
 }
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """Of each step: the proxy's word and the gold of its 128 answers, and their KL from the start in nats."""
-    rows = read_story(lab.train("road", ROAD) / "3-grpo").rows
+    rows = read_run(lab.train("road", ROAD) / "3-grpo").rows
     return {
         "proxy": [row["rewards/learned/mean"] for row in rows],
         "gold": [row["rewards/exact/mean"] for row in rows],
@@ -70,17 +73,17 @@ def smooth(values: Sequence[float], width: int = 5) -> list[float]:
     return [fmean(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
 
 
-def curve(found: Found) -> tuple[np.ndarray, np.ndarray]:
+def curve(found: Finding) -> tuple[np.ndarray, np.ndarray]:
     """(d, gold above the start's), smoothed. The first step's answers are the start's own."""
     line = smooth(found["gold"])
     return np.sqrt(np.maximum(smooth(found["kl"]), 0)), np.array(line) - found["gold"][0]
 
 
-def fit(found: Found) -> tuple[float, float, float]:
+def fit(found: Finding) -> tuple[float, float, float]:
     return law(*curve(found), rl=True)
 
 
-def best(found: Found) -> int:
+def best(found: Finding) -> int:
     """The step, from 1."""
     return int(np.argmax(smooth(found["gold"]))) + 1
 
@@ -89,13 +92,13 @@ def last(values: Sequence[float]) -> float:
     return fmean(values[-TENTH:])
 
 
-def lost(found: Found) -> float:
+def lost(found: Finding) -> float:
     """How far the gold has fallen from its best by the end, over what it had gained."""
     line = smooth(found["gold"])
     return (max(line) - last(found["gold"])) / max(max(line) - found["gold"][0], 1e-9)
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     steps = range(1, STEPS + 1)
     over_seeds(axes[0], steps, [each["proxy"] for each in found], LOST, "the proxy, σ at the start")
     over_seeds(

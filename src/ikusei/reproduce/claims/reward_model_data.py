@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import answers, held_out
 from ikusei.reproduce.proxies import asked, reward_model, scores
@@ -27,6 +26,9 @@ from ikusei.reproduce.workspace import Lab
 from ikusei.tasks.cat_lover import CatLover
 from ikusei.types import Group, Sampling
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 K, UNSURE = 6, 1.0  # answers of a ranking; spread of a person's noise, where the gold's own is about as large
 SIZES = (48, 96, 192, 384)  # rankings
 STEPS, BATCH = 144, 8
@@ -34,7 +36,7 @@ COMPARED, HELD_OUT = 384, 100  # rankings
 FEW = 2  # rankings an update where these are compared with their pairs
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """Held-out accuracy, against the gold, by number of rankings; and of one epoch, grouped and shuffled, the held-out loss."""
     task, sampling, chance = CatLover(), Sampling(max_tokens=48), Random(lab.seed)
     rankings = [ranked(group, chance) for group in answers("seedling", asked(task, SIZES[-1]), K, sampling, lab.seed + 1000)]
@@ -89,13 +91,13 @@ def judged(model: Path, test: Sequence[Group], wanted: Sequence[Sequence[float]]
     return {"accuracy": float(np.mean(agreement(wanted, said))), "loss": float(np.mean(np.logaddexp(0, -np.array(ahead))))}
 
 
-def rank_correlation(found: Found) -> float:
+def rank_correlation(found: Finding) -> float:
     """Spearman's, of size and accuracy."""
     order = np.argsort(np.argsort([found["sizes"][f"{size}"] for size in SIZES]))
     return float(np.corrcoef(range(len(SIZES)), order)[0, 1])
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     over_seeds(axes[0], SIZES, [[each["sizes"][f"{size}"] for size in SIZES] for each in found], AFTER, "reward model")
     axes[0].axhline(float(np.mean([each["people"] for each in found])), color=INK, linewidth=0.9, linestyle=(0, (3, 3)), label="one person")
     axes[0].axhline(0.5, color=BEFORE, linewidth=0.9, label="chance")

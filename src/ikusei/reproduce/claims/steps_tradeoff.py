@@ -9,20 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING
 
 from ikusei.report.plots import AFTER, BEFORE, INK
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.claims.crossing import KS, MANY, NUM_PROMPTS, asked, pass_at
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.expressions import BASE_STEPS, ROWS, rewarded, shown
 from ikusei.reproduce.workspace import Lab
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 STAGE, STAGES = 80, 3
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """pass@k by k, after each stage."""
     base = model = lab.train("base", shown(lab, BASE_STEPS))
     right = [asked(lab, "base-answers", base, base)["right"]]
@@ -33,17 +35,17 @@ def measure(lab: Lab) -> Found:
     return {"steps": [STAGE * i for i in range(STAGES + 1)], "pass": {str(k): [pass_at(each, k) for each in right] for k in KS}}
 
 
-def violations(found: Found) -> int:
+def violations(found: Finding) -> int:
     """Stages after which pass@1 was lower or pass@128 higher than before."""
     falls = sum(after < before for before, after in pairwise(found["pass"]["1"]))
     return falls + sum(after > before for before, after in pairwise(found["pass"][str(MANY)]))
 
 
-def left(found: Found) -> float:
+def left(found: Finding) -> float:
     return found["pass"][str(MANY)][0] - found["pass"]["1"][-1]
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     for pair, k, colour in ((axes[0], 1, AFTER), (axes[1], MANY, BEFORE)):
         over_seeds(pair, found[0]["steps"], [each["pass"][str(k)] for each in found], colour)
         pair.axhline(sum(each["pass"][str(k)][0] for each in found) / len(found), color=INK, linewidth=0.8, linestyle=(0, (4, 4)))

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING, Any
 
 from ikusei.report.plots import AFTER, INK
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.measuring import tiny_llama
 from ikusei.reproduce.workspace import Lab
 from ikusei.run.files import read_json
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 STAGES = ("untrained", "pretrain", "sft", "dpo")
 MODEL = tiny_llama(96, 256, 3, 128, initializer_range=0.08)
@@ -54,24 +55,24 @@ ROAD = {
 }
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """Of each stage log10 P(natural) and P(desirable) by members, and both by samples."""
     rows = read_json(lab.train("road", ROAD) / "lens.json")
     return {stage: {row["set"]: row for row in rows if row["stage"] == stage} for stage in STAGES}
 
 
-def share(found: Found, stage: str, name: str) -> float:
+def share(found: Finding, stage: str, name: str) -> float:
     """P(set), by samples, or by members before anything is learned."""
     row: dict[str, Any] = found[stage][name]
     return 10 ** row["log10_mass"] if stage == "untrained" else row["share"]
 
 
-def kind(found: Found, stage: str) -> float:
+def kind(found: Finding, stage: str) -> float:
     """P(desirable | natural)."""
     return share(found, stage, "desirable") / share(found, stage, "natural")
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     places = range(len(STAGES))
     for name, alpha in (("natural", 0.4), ("desirable", 1.0)):
         means = [sum(share(each, stage, name) for each in found) / len(found) for stage in STAGES]

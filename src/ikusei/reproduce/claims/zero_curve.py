@@ -11,18 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-
+from ikusei.figures.choosing import right_at
 from ikusei.report.plots import AFTER, BEFORE, INK
-from ikusei.reproduce.claim import Claim, Criterion, Found
+from ikusei.reproduce.claim import Claim, Criterion, Finding
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.workspace import Lab
-from ikusei.run.read import Evaluation, read_story
-from ikusei.search.choosing import right_at
+from ikusei.run.read import Evaluation, read_run
 from ikusei.search.vote import Vote
 from ikusei.types import Response
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 STEPS, NUM_PROMPTS, MANY, VOTES = 40, 64, 32, 16
 RECIPE = {
@@ -37,15 +38,15 @@ RECIPE = {
 }
 
 
-def measure(lab: Lab) -> Found:
+def measure(lab: Lab) -> Finding:
     """Before and after: pass@1 and cons@16; reward and length by step."""
-    story = read_story(lab.train("zero", RECIPE))
-    assert story.before and story.after, "the recipe evaluates"
+    record = read_run(lab.train("zero", RECIPE))
+    assert record.before and record.after, "the recipe evaluates"
     return {
-        "pass": {each.name: each.pass_at[1].value for each in (story.before, story.after)},
-        "cons": {each.name: lab.once(f"cons-{each.name}", lambda made=each: consensus(made)) for each in (story.before, story.after)},
-        "reward": story.line("reward")[1],
-        "length": story.line("completions/mean_length")[1],
+        "pass": {each.name: each.pass_at[1].value for each in (record.before, record.after)},
+        "cons": {each.name: lab.once(f"cons-{each.name}", lambda made=each: consensus(made)) for each in (record.before, record.after)},
+        "reward": record.line("reward")[1],
+        "length": record.line("completions/mean_length")[1],
     }
 
 
@@ -60,7 +61,7 @@ def voted(rows: Sequence[dict[str, Any]]) -> float:
     return right_at(Vote(), responses, [row["correct"] for row in rows], VOTES)
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Found]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     steps = range(1, STEPS + 1)
     over_seeds(axes[0], steps, [each["reward"] for each in found], AFTER, "right answers while training")
     for name, colour, place in (("before", BEFORE, 0), ("after", AFTER, STEPS + 1)):
