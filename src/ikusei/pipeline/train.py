@@ -21,16 +21,18 @@ the last language model before it. An override `NAME.key=value` is for one stage
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 from rich.console import Console
 
 from ikusei.pipeline.job import Job, Single, open_or_create
 from ikusei.pipeline.outcome import Ending, Outcome, recorded
 from ikusei.pipeline.staged import Staged
+from ikusei.recipe.reader import plain
 from ikusei.recipe.schema import Source, document_of, read_document
 from ikusei.recipe.stages import has_stages
 from ikusei.report.run import write_report
@@ -67,13 +69,38 @@ def run(pipeline: Pipeline) -> Outcome:
     return Outcome(pipeline.path, read_record(pipeline.path / "summary.json"), whole.problem)
 
 
-def train(recipe: Source, *overrides: str, folder: Path | None = None, console: Console | None = None) -> Outcome:
+class Sections(TypedDict, total=False):
+    """A recipe's sections, as keywords of `train`. A mapping changes the keys that it names, and with a `name` the whole section."""
+
+    name: str
+    seed: int
+    model: str | Mapping[str, Any]
+    policy: Mapping[str, Any]
+    task: str | Mapping[str, Any]
+    eval_task: str | Mapping[str, Any]
+    replay_task: str | Mapping[str, Any]
+    rewards: list[str | Mapping[str, Any]]
+    algorithm: str | Mapping[str, Any]
+    sampling: Mapping[str, Any]
+    train: Mapping[str, Any]
+    collect: Mapping[str, Any]
+    eval: Mapping[str, Any]
+    watch: Mapping[str, Any]
+
+
+def train(
+    recipe: Source, *overrides: str, folder: Path | None = None, console: Console | None = None, **sections: Unpack[Sections]
+) -> Outcome:
     """Carry out a recipe: measure, train, measure again, report.
 
-    `recipe` is a file, a mapping of a recipe's sections, or a `Recipe`; `overrides` are `key=value`, as on the command line. The run goes
-    to `folder`, by default a new one in runs/. Raises RecipeError or ValueError, before anything is written, where the input is not right.
+        ikusei.train("quickstart", train={"steps": 50}, seed=1)
+        ikusei.train("my.yaml", "train.steps=50")                    the same, as on the command line
+        ikusei.train({"model": "seedling", "task": "arithmetic", "algorithm": "grpo"})
+
+    `recipe` is a file, the name of one that comes with ikusei, a mapping of sections, or a `Recipe`. The run goes to `folder`, by default a
+    new one in runs/. Raises RecipeError or ValueError, before anything is written, where the input is not right.
     """
-    return run(create(recipe, *overrides, folder=folder, console=console))
+    return run(create(recipe, *overrides, *as_overrides(sections), folder=folder, console=console))
 
 
 def resume(folder: str | Path, console: Console | None = None) -> Outcome:
@@ -88,6 +115,23 @@ def create(recipe: Source, *overrides: str, folder: Path | None = None, console:
     if "stages" in document.data:
         return Staged.create(document, overrides, source, folder, console)
     return Single(open_or_create(read_document(document, overrides), source, folder, console))
+
+
+def as_overrides(sections: Mapping[str, Any]) -> list[str]:
+    """`train={"steps": 50}` as `train.steps=50`. Raises ValueError for what no recipe can say."""
+    try:
+        written = {name: plain(given) for name, given in sections.items()}
+        merged = {name: isinstance(given, dict) and "name" not in given for name, given in written.items()}
+        pairs = [
+            (f"{name}.{key}" if merged[name] else name, value)
+            for name, given in written.items()
+            for key, value in (given.items() if merged[name] else [("", given)])
+        ]
+        return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in pairs]
+    except TypeError as error:
+        raise ValueError(
+            f"got {', '.join(sections)}: {error}; allowed: numbers, texts, booleans, None, and lists and mappings of them"
+        ) from error
 
 
 def reopen(folder: str | Path, console: Console | None = None) -> Pipeline:
