@@ -38,7 +38,7 @@ ONE: dict[str, Draw] = {  # how often each prompt is answered right
     "alike: 0.2, but one of fifty is known": lambda rng, n: np.where(rng.random(n) < 0.02, 1.0, 0.2),
 }
 TWO: dict[str, Callable[[np.random.Generator, int], tuple[Array, Array]]] = {  # of one model, and of the other
-    "the same": lambda rng, n: 2 * (rng.beta(0.5, 1, n),),
+    "the same": lambda rng, n: (lambda p: (p, p))(rng.beta(0.5, 1, n)),
     "a little better everywhere": lambda rng, n: (lambda p: (np.minimum(p + 0.05, 1), p))(rng.beta(1, 2, n)),
     "much better": lambda rng, n: (rng.beta(30, 1, n), rng.beta(1, 3, n)),
     "better on one prompt of twenty": lambda rng, n: ((rng.random(n) < 0.05) * 1.0, np.zeros(n)),

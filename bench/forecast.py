@@ -60,7 +60,7 @@ def main() -> None:
     grown = run(folder / "grown", "train", str(HERE / "recipes" / "rft.yaml"), "--folder", str(folder / "grown")) / "final"
     with ThreadPoolExecutor(2) as pool:
         rows = list(pool.map(lambda setting: outcome(setting, folder, grown), SETTINGS))
-    right = sum(row["right"] for row in rows)
+    right = sum(bool(row["right"]) for row in rows)
     (HERE / "bench" / "forecast.json").write_text(json.dumps(rows, indent=1) + "\n")
     for row in rows:
         gained = f"{row['before']:.3f} → {row['after']:.3f}, rises in {row['rises']} of {len(SEEDS)}"

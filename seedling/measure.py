@@ -12,7 +12,7 @@ from statistics import fmean
 import torch
 
 from ikusei.guard.workers import RewardSpec, RewardWorkers
-from ikusei.intervals import mean_interval, pass_table
+from ikusei.intervals import mean_interval, pass_at
 from ikusei.loops.data import Rows
 from ikusei.loops.metrics import thoughts
 from ikusei.loops.order import in_order
@@ -31,7 +31,7 @@ def main(model: str) -> None:
     sampler = load_sampler(model, num_slots=256)
     sums = answered(sampler, Arithmetic(), 64, 64)
     row("sums, pass@1", *shares(sums))
-    row("sums, pass@64", *(lambda i: (i.value, i.low, i.high))(pass_table(rights(sums), [64])["pass@64"]))
+    row("sums, pass@64", *(lambda i: (i.value, i.low, i.high))(pass_at(64, rights(sums))))
     responses = [response for group in sums for response in group.responses]
     row("sums, well-formed: one thought, perhaps empty, then an answer", fmean(well_formed(response) for response in responses))
     described = thoughts(responses)
