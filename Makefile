@@ -9,6 +9,7 @@ help:
 	@echo "make test         run the tests          make check   ruff, basedpyright, the shape of the code"
 	@echo "make bench        measure against TRL and against the machine (about two hours; nothing else should run)"
 	@echo "make seedling     grow the embedded base model anew (about ten minutes)"
+	@echo "make install      what the others do first, into .venv     make clean   remove it, and what builds and tests left"
 
 install: .venv/installed
 

@@ -39,11 +39,11 @@ METHODS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # the data, 
 SWITCHES: dict[str, dict[str, Any]] = {
     "as it is": {},
     "8-bit moments": {"policy": {"optimizer": "adamw_8bit"}},
-    "parts of 256 tokens": {"train": {"tokens_per_microbatch": SMALL_PART}},
+    "micro-batches of 256 tokens": {"train": {"tokens_per_microbatch": SMALL_PART}},
     "checkpointing": {"policy": {"gradient_checkpointing": True}},
     "LoRA, rank 16": {"policy": {"lora": {"rank": 16}}},
     "LoRA in 4 bits": {"policy": {"lora": {"rank": 16, "bits": 4}}},
-    "LoRA in 4 bits, checkpointing, small parts": {
+    "LoRA in 4 bits, checkpointing, small micro-batches": {
         "train": {"tokens_per_microbatch": SMALL_PART}, "policy": {"gradient_checkpointing": True, "lora": {"rank": 16, "bits": 4}},
     },
 }  # fmt: skip
@@ -152,18 +152,18 @@ def page(floor: float, weights: float, found: dict[tuple[str, str], float]) -> s
 TEXT = """# Memory
 
 What a run holds at its highest beyond the libraries ({floor:,.0f} MiB), in MiB, by method and by switch: a Qwen3 of {million:.0f} million
-parameters, {weights:,.0f} MiB in fp32; rows of {prompt} + {answer} tokens, {rows} answers a step, updates in parts of {part:,} tokens
-unless said. Measured {date} on two cores with `python bench/memory.py`.
+parameters, {weights:,.0f} MiB in fp32; rows of {prompt} + {answer} tokens, {rows} answers a step, updates in micro-batches of
+{part:,} tokens unless said. Measured {date} on two cores with `python bench/memory.py`.
 
 {table}
 
 - **Weights trained whole** cost four times their size: themselves, gradients, two moments. With adapters three of the four are those of the
   adapters alone, and a reference costs nothing, for it is the model with its adapters switched off.
 - **In 4 bits** the frozen matrices take an eighth of fp32; embeddings and head stay as they are. On a CPU that shows only with
-  checkpointing and small parts: without them as much is held again (where was not found; each matrix is unpacked for its product).
-- **Activations** grow with the tokens of a part (`train.tokens_per_microbatch`), which changes no number of the result. With
+  checkpointing and small micro-batches: without them as much is held again (where was not found; each matrix is unpacked for its product).
+- **Activations** grow with the tokens of a micro-batch (`train.tokens_per_microbatch`), which changes no number of the result. With
   `policy.gradient_checkpointing` they are those of one layer, for a third more time.
-- **A prompt is laid out once** however many answers it has, and logits exist for a block of words at a time.
+- **A prompt is laid out once** however many answers it has, and logits exist for a block of the vocabulary at a time.
 - **Moments**: `policy.optimizer: adamw_8bit` keeps them in 8 bits; `policy.offload_optimizer: true` keeps them in the CPU's memory, which
   on a CPU is where they are.
 - With `policy.precision: bf16` what is frozen under adapters is held in bf16.

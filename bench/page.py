@@ -81,8 +81,8 @@ Start-up to the first step, beyond importing torch and the model's class: {start
 TRIED = """
 ## What TRL was tried with
 
-Checkpointed gradients, logging, saving and pinned memory are off, and the optimiser is fused. Then torch threads, micro-batches (the parts
-of a step), and for sampling `generate` against transformers' continuous batching (paged; its cache is sized to the step, for by itself it
+Checkpointed gradients, logging, saving and pinned memory are off, and the optimiser is fused. Then torch threads, micro-batches ("parts"
+below), and for sampling `generate` against transformers' continuous batching (paged; its cache is sized to the step, for by itself it
 takes half of the memory and is ten times slower here; in bf16 it leaves the weights themselves in bf16, so not in W9). Seconds of the
 fastest of up to three steps, for W8 of 1,000 tokens; no further setting is begun after 150 s. Texts are not grouped by length, which would
 change what each step learns from.
@@ -133,8 +133,9 @@ SHORT = """
 - **Sampling, 20 million parameters, 64 slots:** 0.28, at best 0.31. Half of the time are products of 64 rows at half of the peak: a layer's
   weights do not stay in a core's cache from one step to the next. A quarter is attention, bound by reading keys and values; the rest are a
   dozen small operations a layer.
-- **bf16:** the weights are cast for each part, which a part of 2,048 tokens of a small model hardly repays, and norms, rotations, softmax
-  and sums stay in fp32. At 90 million parameters it is 0.24. Sampling takes 0.8 of fp32's time, not half, for the same reasons as above.
+- **bf16:** the weights are cast for each micro-batch, which one of 2,048 tokens of a small model hardly repays, and norms, rotations,
+  softmax and sums stay in fp32. At 90 million parameters it is 0.24. Sampling takes 0.8 of fp32's time, not half, for the same reasons
+  as above.
 """
 
 

@@ -19,10 +19,10 @@ KEPT = ("seed", "setup", "found", "cpu_s", "git", "versions")
 HEAD = """# The field's claims, tried again
 
 Made by `ikusei reproduce all --out docs` (`quick` for the short ones, a name for one). Each claim's experiment and criteria stand in
-`src/ikusei/reproduce/<name>.py`, and stood there before these seeds were run; setups were tried beforehand with another seed. Where a setup
-was changed after these seeds had been seen, it says "measured before" and what was found then. A claim **held** where every criterion holds
-in each of three seeds, did **not hold** where some criterion holds in none, and is **undecided** at this scale otherwise. Models are tiny
-and tasks simple: this says what these methods do here, and not what they do everywhere.
+`src/ikusei/reproduce/claims/<name>.py`, and stood there before these seeds were run; setups were tried beforehand with another seed.
+Where a setup was changed after these seeds had been seen, it says "measured before" and what was found then. A claim **held** where every
+criterion holds in each of three seeds, did **not hold** where some criterion holds in none, and is **undecided** at this scale otherwise.
+Models are tiny and tasks simple: this says what these methods do here, and not what they do everywhere.
 """
 
 
