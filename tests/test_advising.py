@@ -10,7 +10,7 @@ import pytest
 
 from ikusei.pipeline.train import train
 from ikusei.preflight.check import check_file
-from ikusei.preflight.preference_data import judgements
+from ikusei.preflight.preference_data import preference_data
 from ikusei.recipe.reader import parse
 from ikusei.recipe.stages import read_stages
 from ikusei.run.files import read_lines
@@ -91,7 +91,7 @@ def test_pairs_from_elsewhere_are_told_and_own_ones_made(tmp_path: Path) -> None
     found = check_file(recipe, files=tmp_path / "advice")
     assert "the longer answer is the better one in 100%" in found.facts["pairs"]
     assert any("length alone is right on 100%" in text for text in found.warnings)
-    assert "nats a token less likely than what it writes itself: chosen" in found.facts["distance"]
+    assert "log-prob gap to the model's own samples, nats per token: chosen" in found.facts["gap"]
     assert any("they come from elsewhere" in text and "--write" in text for text in found.warnings)
     own = read_lines(tmp_path / "advice" / "pairs.jsonl")
     assert len(own) >= 16
@@ -134,8 +134,8 @@ def test_judgements_by_hand() -> None:
         return Group(Prompt(prompt, (1,), prompt), answers, tiers=(0, 1))
 
     rows = [group("a", "long one", "short"), group("a", "short", "long one"), group("a", "long one", "short"), group("b", "same", "size")]
-    found = judgements([*rows, group("c", "x", "longer")])
+    found = preference_data([*rows, group("c", "x", "longer")])
     assert found is not None and (found.pairs, found.repeated) == (5, 1)
     assert found.longer.value == pytest.approx((1 + 0 + 1 + 0.5 + 0) / 5)
     assert found.agreement is not None and found.agreement.value == pytest.approx(1 / 3)
-    assert judgements([Group(Prompt("a", (1,), "a"), (Response((1,), (True,), "x"),))]) is None
+    assert preference_data([Group(Prompt("a", (1,), "a"), (Response((1,), (True,), "x"),))]) is None

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from ikusei.cli.main import main
 from ikusei.models.causal import CausalModel
 from ikusei.models.score import score
-from ikusei.pipeline import probability_mass as lens
+from ikusei.pipeline import probability_mass
 from ikusei.samplers.local import LocalSampler
 from ikusei.tasks import cat_lover
 from ikusei.tasks.nursery import Nursery
@@ -39,7 +39,7 @@ def list_of(name: str) -> list[str]:
     return {"inner": INNER, "middle": MIDDLE}[name]
 
 
-SETS = lens.Sets(set_of, ("inner", "middle", "rest"), list_of)
+SETS = probability_mass.Sets(set_of, ("inner", "middle", "rest"), list_of)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,9 @@ def exact(tiny: LocalSampler, prompts: list[Prompt]) -> dict[str, list[float]]:
 
 
 def test_where_every_member_is_drawn_the_mass_is_exact(tiny: LocalSampler, prompts: list[Prompt], exact: dict[str, list[float]]) -> None:
-    rows = lens.measure_one("one", tiny, prompts, SETS, lens.LensSettings(num_samples=400, num_members=1000, max_tokens=8))
+    rows = probability_mass.measure_stage(
+        "one", tiny, prompts, SETS, probability_mass.MassSettings(num_samples=400, num_members=1000, max_tokens=8)
+    )
     assert [(row.stage, row.set) for row in rows] == [("one", "inner"), ("one", "middle"), ("one", "rest")]
     for row in rows[:2]:
         assert row.log10_mass is not None and row.log10_error is not None
@@ -84,8 +86,8 @@ def test_the_mass_by_some_members_is_right_on_average(tiny: LocalSampler, prompt
     """Unbiased, though two members of each length are drawn of up to eighteen."""
     drawn: dict[str, list[float]] = {"inner": [], "middle": []}
     for seed in range(60):
-        settings = lens.LensSettings(num_samples=1, num_members=8, max_tokens=1, seed=seed)
-        for row in lens.measure_one("one", tiny, prompts[:3], SETS, settings)[:2]:
+        settings = probability_mass.MassSettings(num_samples=1, num_members=8, max_tokens=1, seed=seed)
+        for row in probability_mass.measure_stage("one", tiny, prompts[:3], SETS, settings)[:2]:
             assert row.log10_mass is not None
             drawn[row.set].append(10**row.log10_mass)
     for name, masses in drawn.items():
@@ -112,29 +114,32 @@ def test_the_seedling_before_and_after_its_training(capsys: pytest.CaptureFixtur
 
 
 def test_the_picture_stacks_the_sets_from_the_inside_out() -> None:
-    rows = [lens.SetShare("late", "good", 0.25, 0.2, 0.3, -0.6, 0.1), lens.SetShare("late", "fine", 0.75, 0.7, 0.8, None, None)]
-    late = [*rows, lens.SetShare("late", "rest", 0.25, 0.2, 0.3, None, None)]
+    rows = [
+        probability_mass.SetShare("late", "good", 0.25, 0.2, 0.3, -0.6, 0.1),
+        probability_mass.SetShare("late", "fine", 0.75, 0.7, 0.8, None, None),
+    ]
+    late = [*rows, probability_mass.SetShare("late", "rest", 0.25, 0.2, 0.3, None, None)]
     early = [replace(row, stage="early", share=0.0, low=0.0, log10_mass=-11.6 if row.set == "good" else None) for row in late]
-    chart = lens.chart(lens.Lens((*early, *late), lens.LensSettings()))
-    assert chart == lens.chart(lens.Lens((*early, *late), lens.LensSettings()))
+    chart = probability_mass.chart(probability_mass.ProbabilityMass((*early, *late), probability_mass.MassSettings()))
+    assert chart == probability_mass.chart(probability_mass.ProbabilityMass((*early, *late), probability_mass.MassSettings()))
     words = ["".join(each.itertext()).strip() for each in ElementTree.fromstring(chart).iter() if each.tag.endswith("text")]
     assert {"early", "late", "good", "fine, not good", "rest", "P(good) ≈ 10⁻¹²", "P(fine) = 0.00", "P(good) = 0.25"} <= set(words)
 
 
 def test_a_model_that_knows_no_conversations_is_asked_as_its_texts_ask() -> None:
-    sampler, as_text = lens.load_stage("text:seedling")
-    assert as_text and not lens.load_stage("fresh:seedling")[1]
+    sampler, as_text = probability_mass.load_stage("text:seedling")
+    assert as_text and not probability_mass.load_stage("fresh:seedling")[1]
     lesson = next(text for text in (Nursery().row("train", i).responses[0] for i in range(99)) if str(text).startswith("Q"))
     question, _, answer = str(lesson)[1:].partition("\nA")
     alone = render(sampler.tokenizer, Example(None))
-    asked = lens._in_text(sampler.tokenizer, Example(question), lens.FORM)
+    asked = probability_mass._in_text(sampler.tokenizer, Example(question), probability_mass.FORM)
     read = (*alone.tokens, *continuation(sampler.tokenizer, alone, str(lesson)).tokens)
     assert read == (*asked.tokens, *continuation(sampler.tokenizer, asked, answer).tokens)
 
 
 def test_a_fresh_model_is_random_and_the_same_each_time() -> None:
     first, again, trained = (
-        next(lens.load_stage(name)[0].causal.model.parameters()) for name in ("fresh:seedling", "fresh:seedling", "seedling")
+        next(probability_mass.load_stage(name)[0].causal.model.parameters()) for name in ("fresh:seedling", "fresh:seedling", "seedling")
     )
     assert torch.equal(first, again) and first.shape == trained.shape and not torch.allclose(first, trained, atol=0.05)
 
@@ -155,27 +160,29 @@ def test_sets_of_ones_own(tmp_path: Path) -> None:
         "def polite(text: str) -> Literal['polite', 'rude']:\n    return 'polite' if text.endswith('です。') else 'rude'\n"
         "def length(text: str) -> int:\n    return len(text)\n"
     )
-    found = lens.read_sets(f"{file}:polite")
+    found = probability_mass.read_sets(f"{file}:polite")
     assert found.names == ("polite", "rude") and found.members is None and found.verdict("ねこです。") == "polite"
-    assert lens.read_sets(lens.SETS["cat_lover"]) == lens.Sets(cat_lover.verdict, ("desirable", "natural", "neither"), cat_lover.members)
+    assert probability_mass.read_sets(probability_mass.SETS["cat_lover"]) == probability_mass.Sets(
+        cat_lover.verdict, ("desirable", "natural", "neither"), cat_lover.members
+    )
     with pytest.raises(ValueError, match="must return a Literal"):
-        lens.read_sets(f"{file}:length")
+        probability_mass.read_sets(f"{file}:length")
     with pytest.raises(ValueError, match="KeyError: 'poilte'"):
-        lens.read_sets(f"{file}:poilte")
+        probability_mass.read_sets(f"{file}:poilte")
 
 
 def test_what_is_not_right_is_told(tiny: LocalSampler, prompts: list[Prompt]) -> None:
-    assert lens.named(["a=text:fresh:seedling", "runs/b"]) == {"a": "text:fresh:seedling", "runs/b": "runs/b"}
+    assert probability_mass.named(["a=text:fresh:seedling", "runs/b"]) == {"a": "text:fresh:seedling", "runs/b": "runs/b"}
     for models_ in ([], ["a=x", "a=y"], ["a="]):
         with pytest.raises(ValueError, match="no name twice"):
-            lens.named(models_)
+            probability_mass.named(models_)
     with pytest.raises(ValueError, match="there is none of that name; allowed: arithmetic, cat_lover"):
-        lens.read_task("cat_lovers")
+        probability_mass.read_task("cat_lovers")
     with pytest.raises(ValueError, match="no sets belong to it"):
-        lens.measure({"a": "seedling"}, "arithmetic")
+        probability_mass.measure_masses({"a": "seedling"}, "arithmetic")
     with pytest.raises(ValueError, match=r"write \{prompt\} there"):
-        lens.measure({"a": "text:seedling"}, "cat_lover", form="Q: ")
+        probability_mass.measure_masses({"a": "text:seedling"}, "cat_lover", form="Q: ")
     with pytest.raises(ValueError, match="two or more"):
-        lens.measure_one("one", tiny, prompts[:1], SETS, lens.LensSettings())
+        probability_mass.measure_stage("one", tiny, prompts[:1], SETS, probability_mass.MassSettings())
     with pytest.raises(ValueError, match=r"the verdict on .* is 'odd'"):
-        lens.measure_one("one", tiny, prompts, replace(SETS, verdict=lambda text: "odd"), lens.LensSettings())
+        probability_mass.measure_stage("one", tiny, prompts, replace(SETS, verdict=lambda text: "odd"), probability_mass.MassSettings())

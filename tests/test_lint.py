@@ -10,7 +10,7 @@ import pytest
 from ikusei.cli.main import main
 from ikusei.pipeline.train import train
 from ikusei.preflight.reward_lint import Lint
-from ikusei.preflight.reward_tools import lint_file, prove, replay
+from ikusei.preflight.reward_tools import lint_file, replay, run_cases
 
 MATH_VERIFY = """
 from math_verify import parse, verify
@@ -130,7 +130,7 @@ def test_cases(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         {"prompt": "1+1=", "response": "<think>2</think>3", "answer": "2", "score": 1},
     ]
     (tmp_path / "cases.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert [case.right for case in prove("exact", tmp_path / "cases.jsonl")] == [True, False]
+    assert [case.right for case in run_cases("exact", tmp_path / "cases.jsonl")] == [True, False]
     code, told = run(capsys, "reward", "test", "exact", tmp_path / "cases.jsonl")
     assert code == 1 and "cases.jsonl:2" in told.replace("\n", "")
     (tmp_path / "bad.jsonl").write_text('{"prompt": "1+1=", "response": "2"}\n')

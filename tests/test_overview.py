@@ -1,4 +1,4 @@
-"""The report of a road: it compares what was measured alike, names every stage, and says where the road ended."""
+"""The report of a pipeline: it compares what was measured alike, names every stage, and says where the pipeline ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GOLD = {"name": "judge", "path": "judge", "gold": True}
 LEARNED = {"name": "learned", "path": "learned", "gold": False}
 
 
-def stage(road: Run, folder: str, algorithm: str, rewards: tuple[dict[str, Any], ...] = (GOLD,), temperature: float = 1.0) -> Run:
+def stage(pipeline: Run, folder: str, algorithm: str, rewards: tuple[dict[str, Any], ...] = (GOLD,), temperature: float = 1.0) -> Run:
     settings = {
         "name": folder.partition("-")[2],
         "task": {"name": "cat_lover"},
@@ -25,7 +25,7 @@ def stage(road: Run, folder: str, algorithm: str, rewards: tuple[dict[str, Any],
         "sampling": {"temperature": temperature},
         "eval": {"pass_at": 1.0},
     }
-    return Run.create(road.path, "", "", settings, {}, road.path / folder)
+    return Run.create(pipeline.path, "", "", settings, {}, pipeline.path / folder)
 
 
 def answers(run: Run, name: str, step: int, right: float, num_prompts: int = 8, reward: float | None = None) -> None:
@@ -56,13 +56,13 @@ def finish(run: Run, status: str) -> None:
     run.finish({"status": status, "steps": 1, "eval": {}, "tokens_sampled": 0, "tokens_trained": 0})
 
 
-def new_road(root: Path) -> Run:
+def new_pipeline(root: Path) -> Run:
     return Run.create(root, "instructgpt", "", {"stages": []}, {})
 
 
-def collect(road: Run, folder: str) -> Run:
+def collect(pipeline: Run, folder: str) -> Run:
     settings = {"kind": "rankings", "num_prompts": 4, "prompts_per_step": 4}
-    run = Run.create(road.path, "", "", {"name": "rankings", "collect": settings}, {}, road.path / folder)
+    run = Run.create(pipeline.path, "", "", {"name": "rankings", "collect": settings}, {}, pipeline.path / folder)
     for i in range(3):
         append_line(run.path / "data.jsonl", {"prompt": f"{i}", "responses": ["a", "b"], "ranking": [1, 2], "rewards": [1.0, 0.0]})
     run.record(1, {"reward": 0.5, "reward_std": 0.1, "rows": 3.0, "tokens_sampled": 40.0})
@@ -70,32 +70,32 @@ def collect(road: Run, folder: str) -> Run:
     return run
 
 
-def overview(road: Run, *stages: str) -> tuple[str, str]:
-    """(source, text with single spaces) of the road's report."""
-    source = write_overview(road.path, stages).read_text(encoding="utf-8")
+def overview(pipeline: Run, *stages: str) -> tuple[str, str]:
+    """(source, text with single spaces) of the pipeline's report."""
+    source = write_overview(pipeline.path, stages).read_text(encoding="utf-8")
     body = re.sub(r"<(style|svg)\b.*?</\1>", " ", source, flags=re.DOTALL)
     return source, re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body)).replace("&#39;", "'")
 
 
-def test_a_whole_road(tmp_path: Path) -> None:
-    road = new_road(tmp_path)
-    sft = stage(road, "1-sft", "lm")
+def test_a_whole_pipeline(tmp_path: Path) -> None:
+    pipeline = new_pipeline(tmp_path)
+    sft = stage(pipeline, "1-sft", "lm")
     answers(sft, "before", 0, 0.2)
     train(sft, 2)
     answers(sft, "after", 2, 0.4)
-    collect(road, "2-rankings")
-    reward = stage(road, "3-reward", "bradley_terry")
+    collect(pipeline, "2-rankings")
+    reward = stage(pipeline, "3-reward", "bradley_terry")
     rankings(reward, "before", 0, 0.5)
     train(reward, 3)
     rankings(reward, "after", 3, 0.9)
-    ppo = stage(road, "4-ppo", "ppo", (LEARNED, GOLD))
+    ppo = stage(pipeline, "4-ppo", "ppo", (LEARNED, GOLD))
     answers(ppo, "before", 0, 0.4)
     train(ppo, 4)
     ppo.event("warning", step=2, text="step 2: <b>half</b> cut off")
     answers(ppo, "after", 4, 0.7)
     (ppo.path / "report.html").write_text("")
-    finish(road, "finished")
-    source, text = overview(road, "1-sft", "2-rankings", "3-reward", "4-ppo")
+    finish(pipeline, "finished")
+    source, text = overview(pipeline, "1-sft", "2-rankings", "3-reward", "4-ppo")
     assert "right at the first try 20% → 70% 95% intervals 15–25% and 65–75%" in text
     assert "From the start to after ppo, right at the first try: +50 points (95% interval" in text
     assert "Not compared" not in text and "before ppo" not in text  # what a stage begins with is what the one before it left
@@ -110,11 +110,11 @@ def test_a_whole_road(tmp_path: Path) -> None:
 
 
 def test_the_lens_is_shown_and_takes_the_colours_of_the_page(tmp_path: Path) -> None:
-    road = new_road(tmp_path)
-    collect(road, "1-rankings")
-    assert "Where the probability lies" not in overview(road, "1-rankings")[1]
-    (road.path / "lens.svg").write_text("<svg><style>svg{--card:red}</style><path/></svg>")
-    source, text = overview(road, "1-rankings")
+    pipeline = new_pipeline(tmp_path)
+    collect(pipeline, "1-rankings")
+    assert "Where the probability lies" not in overview(pipeline, "1-rankings")[1]
+    (pipeline.path / "lens.svg").write_text("<svg><style>svg{--card:red}</style><path/></svg>")
+    source, text = overview(pipeline, "1-rankings")
     assert "Where the probability lies, by stage" in text and "<svg><path/></svg>" in source and "--card:red" not in source
 
 
@@ -124,16 +124,16 @@ def test_the_lens_is_shown_and_takes_the_colours_of_the_page(tmp_path: Path) -> 
     ids=["sampling", "judges", "prompts"],
 )
 def test_what_was_measured_in_another_way_is_not_compared(tmp_path: Path, other: dict[str, Any]) -> None:
-    road = new_road(tmp_path)
+    pipeline = new_pipeline(tmp_path)
     num_prompts = other.pop("num_prompts", 8)
-    first = stage(road, "1-sft", "lm", **other)
+    first = stage(pipeline, "1-sft", "lm", **other)
     answers(first, "before", 0, 0.1, num_prompts)
     answers(first, "after", 2, 0.2, num_prompts)
-    second = stage(road, "2-grpo", "grpo")
+    second = stage(pipeline, "2-grpo", "grpo")
     answers(second, "before", 0, 0.5, reward=1.5)
     answers(second, "after", 2, 0.55, reward=2.5)
-    finish(road, "finished")
-    source, text = overview(road, "1-sft", "2-grpo")
+    finish(pipeline, "finished")
+    source, text = overview(pipeline, "1-sft", "2-grpo")
     assert "From before grpo to after grpo, right at the first try: neither gain nor loss can be claimed: +5 points" in text
     assert "From before grpo to after grpo, reward judge, gold: more than before" in text
     assert "with other sampling: start, sft." in text and source.count("<svg") == 2
@@ -141,23 +141,23 @@ def test_what_was_measured_in_another_way_is_not_compared(tmp_path: Path, other:
 
 @pytest.mark.parametrize(("status", "how"), [("failed", "failed"), ("interrupted", "was interrupted")])
 def test_a_road_that_ended_midway(tmp_path: Path, status: str, how: str) -> None:
-    road = new_road(tmp_path)
-    collect(road, "1-rankings")
-    second = stage(road, "2-dpo", "dpo")
+    pipeline = new_pipeline(tmp_path)
+    collect(pipeline, "1-rankings")
+    second = stage(pipeline, "2-dpo", "dpo")
     answers(second, "before", 0, 0.5)
     train(second, 3, None)
     second.event("error", text="step 3: the loss is nan")
     finish(second, status)
-    finish(road, status)
-    _, text = overview(road, "1-rankings", "2-dpo", "3-ppo")
-    assert f"This road {how} in stage 2 of 3, dpo." in text and text.count("step 3: the loss is nan") == 2
+    finish(pipeline, status)
+    _, text = overview(pipeline, "1-rankings", "2-dpo", "3-ppo")
+    assert f"This pipeline {how} in stage 2 of 3, dpo." in text and text.count("step 3: the loss is nan") == 2
     assert f"2 dpo {status}" in text and "3 ppo not begun" in text and "50% (45–55%) before it" in text
-    assert "What the road has gained is not known" in text and "intervals lie apart" not in text
+    assert "What the pipeline has gained is not known" in text and "intervals lie apart" not in text
 
 
 def test_a_road_that_has_hardly_begun(tmp_path: Path) -> None:
-    road = new_road(tmp_path)
-    _, text = overview(road, "1-sft", "2-dpo")
+    pipeline = new_pipeline(tmp_path)
+    _, text = overview(pipeline, "1-sft", "2-dpo")
     assert "has not ended, or was killed in stage 1 of 2, sft" in text and text.count("not begun") == 2
     with pytest.raises(ValueError, match="no run there"):
         write_overview(tmp_path, ["1-sft"])

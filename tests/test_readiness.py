@@ -11,7 +11,7 @@ import pytest
 from ikusei.intervals import Interval
 from ikusei.loops.online import OnlineSettings
 from ikusei.preflight.check import Check, check_file
-from ikusei.preflight.readiness import MANY, Readiness, verdict
+from ikusei.preflight.readiness import MANY, Form, Headroom, Overlap, Passing, Readiness, readiness_verdict
 from ikusei.types import Group, Prompt, Response
 
 RECIPE = "task: {task}\nrewards: [exact]\nalgorithm: grpo\nsampling: {{max_tokens: {tokens}}}\ntrain: {{num_responses: 8}}\n"
@@ -32,9 +32,9 @@ def test_a_half_grown_model_is_ready(tmp_path: Path) -> None:
     """The seedling's sums: a quarter right, nearly all of them in 64 tries, and most groups teach."""
     told = found(tmp_path)
     assert told.verdict is not None and told.verdict.name == "ready"
-    assert "100%" in told.facts["passes"] and "groups of 8 teach" in told.facts["signal"]
-    assert "a group that teaches takes" in told.facts["signal"]
-    assert "the commonest answer passes on" in told.facts["guessing"]
+    assert "100%" in told.facts["passes"] and "groups of 8 have reward variance (a learning signal)" in told.facts["signal"]
+    assert "one such group takes" in told.facts["signal"]
+    assert "the commonest answer passes on" in told.facts["chance"]
 
 
 def test_a_task_that_it_never_solves_is_too_hard(tmp_path: Path) -> None:
@@ -73,13 +73,14 @@ def measured(rate: float, signal: float, wide: float = 0.5, chance: float = 0.0,
     at = lambda value: Interval(value, max(0.0, value - 0.05), min(1.0, value + 0.05))  # noqa: E731
     rooms = {"pass@1": at(rate), f"pass@{MANY}": at(wide)}
     groups = (Group(Prompt("p", (1,), "p"), (Response((1,), (True,), "a"),)),)
-    return Readiness(at(rate), at(signal), 0.5, 0.0, formed, rooms, 16, {"the question": chance}, 0, 0, size, groups, ((True,),))
+    passing, form = Passing(at(rate), at(signal), 0.5, size), Form(truncated=0.0, complete=formed)
+    return Readiness(passing, form, Headroom(rooms, 16), {"the question": chance}, Overlap(0, 0), groups)
 
 
 @pytest.mark.parametrize(
     ("one", "name", "said"),
     [
-        (measured(0.2, 0.8), "ready", "12.8 of 16 groups a step teach"),
+        (measured(0.2, 0.8), "ready", "12.8 of 16 groups a step have reward variance"),
         (measured(0.01, 0.13), "ready", "2.1 of 16"),
         (measured(0.01, 0.12, wide=0.1), "too hard", "teach the task first"),
         (measured(0.01, 0.05, wide=0.4), "too hard", "num_responses: 64"),
@@ -92,11 +93,11 @@ def measured(rate: float, signal: float, wide: float = 0.5, chance: float = 0.0,
     ],
 )
 def test_the_rule(one: Readiness, name: str, said: str) -> None:
-    told = verdict(one, OnlineSettings(prompts_per_step=16))
+    told = readiness_verdict(one, OnlineSettings(prompts_per_step=16))
     assert told.name == name
     assert said in f"{told.why} {told.next}"
 
 
 def test_samples_for_a_group_that_teaches() -> None:
-    assert measured(0.1, 0.25).per_useful == 32
-    assert replace(measured(0.1, 0.25), signal=Interval(0.0, 0.0, 0.1)).per_useful is None
+    assert measured(0.1, 0.25).passing.answers_per_useful_group == 32
+    assert replace(measured(0.1, 0.25).passing, signal=Interval(0.0, 0.0, 0.1)).answers_per_useful_group is None

@@ -11,8 +11,8 @@ import pytest
 
 from ikusei.cli.main import main
 from ikusei.reproduce import CLAIMS, page, running
-from ikusei.reproduce.claim import Claim, Criterion, Finding
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
+from ikusei.reproduce.workspace import Workspace
 from ikusei.run.files import read_json, write_json
 
 RISES = Criterion("it rises", lambda f: f["to"] > f["from"], lambda f: f"{f['from']} → {f['to']}")
@@ -21,7 +21,12 @@ SMALL = Criterion("it stays below 9", lambda f: f["to"] < 9, lambda f: f"{f['to'
 
 def claim(*criteria: Criterion) -> Claim:
     return Claim(
-        "what rises is small", "by hand", "Two numbers.", lambda lab: {"from": 1, "to": lab.seed}, criteria, lambda axes, found: None
+        "what rises is small",
+        "by hand",
+        "Two numbers.",
+        lambda workspace: {"from": 1, "to": workspace.seed},
+        criteria,
+        lambda axes, found: None,
     )
 
 
@@ -30,40 +35,40 @@ def claim(*criteria: Criterion) -> Claim:
     [((2, 3, 4), "held"), ((2, 1, 4), "undecided"), ((0, 1, 1), "not held"), ((9, 10, 11), "not held"), ((0, 10, 4), "undecided")],
 )
 def test_a_verdict_is_of_every_criterion_in_every_seed(to: tuple[int, ...], verdict: str) -> None:
-    found: list[Finding] = [{"from": 1, "to": each} for each in to]
+    found: list[SeedResult] = [{"from": 1, "to": each} for each in to]
     assert claim(RISES, SMALL).verdict(found) == verdict
     assert claim(RISES, SMALL).verdict(found[::-1]) == verdict
 
 
 def test_what_was_measured_is_kept_and_what_failed_is_not(tmp_path: Path) -> None:
     asked = []
-    lab = Lab(tmp_path / "seed-0", 0)
+    workspace = Workspace(tmp_path / "seed-0", 0)
     for _ in range(2):
-        assert lab.once("figure", lambda: asked.append(1) or {"x": 0.25}) == {"x": 0.25}
+        assert workspace.once("figure", lambda: asked.append(1) or {"x": 0.25}) == {"x": 0.25}
     assert asked == [1]
     with pytest.raises(ZeroDivisionError):
-        lab.once("other", lambda: 1 / 0)
+        workspace.once("other", lambda: 1 / 0)
     assert not (tmp_path / "seed-0" / "other.json").exists()
 
 
 def test_a_run_of_the_lab_is_made_once_and_keeps_no_checkpoint(tmp_path: Path) -> None:
-    lab = Lab(tmp_path, 3)
+    workspace = Workspace(tmp_path, 3)
     recipe = {
         "model": "seedling", "task": {"name": "arithmetic", "digits": 2, "terms": 2}, "rewards": ["exact"], "algorithm": "grpo",
         "sampling": {"max_tokens": 4}, "train": {"steps": 1, "prompts_per_step": 2, "num_responses": 2}, "eval": {"num_prompts": 0},
     }  # fmt: skip
-    run = lab.train("short", recipe)
+    run = workspace.train("short", recipe)
     made = (run / "metrics.jsonl").stat().st_mtime_ns
-    assert lab.train("short", recipe) == run and (run / "metrics.jsonl").stat().st_mtime_ns == made
+    assert workspace.train("short", recipe) == run and (run / "metrics.jsonl").stat().st_mtime_ns == made
     assert (
         "seed: 3" in (run / "recipe.yaml").read_text() and (run / "final" / "config.json").exists() and not list(run.glob("checkpoint-*"))
     )
     with pytest.raises(ValueError, match="made by another recipe"):
-        lab.train("short", {**recipe, "train": {**recipe["train"], "steps": 2}})
+        workspace.train("short", {**recipe, "train": {**recipe["train"], "steps": 2}})
     (tmp_path / "killed" / "logs").mkdir(parents=True)  # before it was a run
-    assert (lab.train("killed", recipe) / "final").is_dir()
+    assert (workspace.train("killed", recipe) / "final").is_dir()
     with pytest.raises(ValueError, match="no_such"):
-        lab.train("wrong", {**recipe, "algorithm": "no_such"})
+        workspace.train("wrong", {**recipe, "algorithm": "no_such"})
 
 
 def test_the_command_measures_keeps_and_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The commands that talk with a model, `ikusei sample`, `chat` and `score`."""
+"""The commands that sample and score with a model: `ikusei sample`, `chat` and `score`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ikusei.cli.common import AsJson, out
 from ikusei.models.loading import loading
 from ikusei.search.methods import help_text
 
-THINK = (
+METHOD_HELP = (
     f"Spend more on an answer, by a test-time method: Nx (the vote of N answers) or NAME:Nx, for example rounds:16x.\n{help_text(False)}"
 )
-THINK += f"\n\nWith a reward model (a folder or a run), NAME:Nx:FOLDER:\n{help_text(True)}"
-Think = Annotated[str | None, Parameter(help=THINK)]
+METHOD_HELP += f"\n\nWith a reward model (a folder or a run), NAME:Nx:FOLDER:\n{help_text(True)}"
+Method = Annotated[str | None, Parameter(help=METHOD_HELP)]
 
 
 def sample(
@@ -30,7 +30,7 @@ def sample(
     temperature: float = 1.0,
     max_tokens: int = 256,
     seed: int = 0,
-    think: Think = None,
+    think: Method = None,
     as_json: AsJson = False,
 ) -> int:
     """Write answers to a prompt, or one by a test-time method.
@@ -73,7 +73,7 @@ def chat(
     turns: Annotated[bool, Parameter(negative=())] = False,
     temperature: float = 0.7,
     max_tokens: int = 512,
-    think: Think = None,
+    think: Method = None,
 ) -> int:
     """Talk with a model.
 

@@ -1,7 +1,7 @@
-"""What the commands share: the two consoles, and the words for JSON.
+"""What the commands share: the two consoles, and the option --json.
 
-A command is a function in a file of its group, thin: it reads its words, calls one function and prints what that returns. Its exit code is
-what it returns, its help its docstring, and what is heavy it imports itself.
+A command is a thin function in the file of its group: it reads its arguments, calls one function and prints what that returns. It returns
+its exit code; its help is its docstring; heavy modules it imports itself.
 """
 
 from __future__ import annotations

@@ -79,18 +79,18 @@ def compare(
 
         found = contest(one, other, judge, in_pairs, tie, seed)
     else:
-        found = _gains(one, other, page)
+        found = _comparison(one, other, page)
     if as_json:
         print(json.dumps(asdict(found), ensure_ascii=False))
     elif isinstance(found, comparison.Comparison):
-        show_gains(found)
+        show_comparison(found)
     else:
-        show_wins(found)
+        show_win_rate(found)
     return 0
 
 
-def _gains(one: str, other: str, page: Path | None) -> Comparison:
-    """With the page, where one is asked for."""
+def _comparison(one: str, other: str, page: Path | None) -> Comparison:
+    """Compare by what was right; writes the page, if one is asked for."""
     from ikusei.run import comparison, files
 
     files.must_have_a_place(page)
@@ -103,15 +103,15 @@ def _gains(one: str, other: str, page: Path | None) -> Comparison:
     return found
 
 
-def show_gains(found: Comparison) -> None:
-    """For a person."""
+def show_comparison(found: Comparison) -> None:
+    """Prints the result."""
     table = Table("", f"{found.one} less {found.other} (95 % interval)", box=None, padding=(0, 2))
     for k, gain in found.gains.items():
         table.add_row(f"pass@{k}", f"{gain:+.3f}")
     table.add_row("length, tokens", f"{found.length:+.1f}")
     out.print(table)
-    told = f"solved by both {found.both}, by neither {found.neither}, only by the first {len(found.only_one)}, only by the second "
-    out.print(told + str(len(found.only_other)), highlight=False)
+    solved = f"solved by both {found.both}, by neither {found.neither}, only by the first {len(found.only_one)}, only by the second "
+    out.print(solved + str(len(found.only_other)), highlight=False)
     for name, prompts in (("first", found.only_one), ("second", found.only_other)):
         for prompt in prompts[:3]:
             out.print(f"  only the {name}: {prompt[-100:]}", markup=False, highlight=False)
@@ -119,8 +119,8 @@ def show_gains(found: Comparison) -> None:
         out.print(f"the curves meet at k = {found.crossing:.3g}: with more tries than that the second reaches as far", highlight=False)
 
 
-def show_wins(won: WinRate) -> None:
-    """For a person."""
+def show_win_rate(won: WinRate) -> None:
+    """Prints the result."""
     table = Table("", f"{won.one} against {won.other} (95 % interval)", box=None, padding=(0, 2))
     table.add_row("win rate", f"{won.rate}")
     table.add_row("won, tied, lost", f"{won.wins:.3f}, {won.ties:.3f}, {won.losses:.3f}")

@@ -43,16 +43,18 @@ def lens_(
     from ikusei.intervals import Interval  # numpy
 
     with loading():  # torch and transformers: seconds
-        from ikusei.pipeline import probability_mass as lens
+        from ikusei.pipeline import probability_mass
 
-    found = lens.measure(lens.named(models), task, sets, form, lens.LensSettings(num_prompts=prompts, num_samples=samples))
+    masses = probability_mass.measure_masses(
+        probability_mass.named(models), task, sets, form, probability_mass.MassSettings(num_prompts=prompts, num_samples=samples)
+    )
     if file is not None:
-        file.write_text(lens.picture(found), "utf-8")
+        file.write_text(probability_mass.picture(masses), "utf-8")
     if as_json:
-        print(json.dumps([asdict(row) for row in found.rows], ensure_ascii=False))
+        print(json.dumps([asdict(row) for row in masses.rows], ensure_ascii=False))
         return 0
     table = Table("stage", "set", "P by samples (95 % interval)", "log10 P by members (± error)", box=None, padding=(0, 2))
-    for row in found.rows:
+    for row in masses.rows:
         listed = "" if row.log10_mass is None else f"{row.log10_mass:.2f} ± {row.log10_error:.2f}"
         table.add_row(row.stage, row.set, f"{Interval(row.share, row.low, row.high)}", listed)
     out.print(table)

@@ -1,4 +1,4 @@
-"""The command line: the list of its commands, and the program.
+"""The program `ikusei`, and the list of its commands.
 
 Exit codes: 0 done, 1 the run failed, 2 the input is not right, 3 paused by the watch, 130 interrupted.
 Nothing heavy is imported before a command needs it.

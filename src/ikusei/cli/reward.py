@@ -1,4 +1,4 @@
-"""`ikusei reward`: a reward by itself."""
+"""The commands `ikusei reward lint`, `test` and `replay`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test(name: str, cases: Path, *, as_json: AsJson = False) -> int:
     """Run a jsonl file of {"prompt", "response", "score", ...}. Exit code 1 where the reward says another score."""
     from ikusei.preflight import reward_tools
 
-    found = reward_tools.prove(name, cases)
+    found = reward_tools.run_cases(name, cases)
     if as_json:
         print(json.dumps([{**asdict(case), "right": case.right} for case in found], ensure_ascii=False))
     else:

@@ -32,7 +32,7 @@ Kind = tuple[Sampling, int, int]  # how to write, how many answers, the seed
 
 
 @dataclass(eq=False)
-class Asked:
+class SampleRequest:
     """One call that waits; `answers` once it is written."""
 
     prompt: Prompt
@@ -52,22 +52,22 @@ class IkuseiAPI(inspect.ModelAPI):
         from ikusei.samplers.load import load_sampler  # torch: only when a model is wanted, for Inspect loads every entry point
 
         self.sampler = load_sampler(find_model(model_name), num_slots)
-        self.lock, self.waiting, self.times = anyio.Lock(), list[Asked](), Counter[str]()
+        self.lock, self.waiting, self.times = anyio.Lock(), list[SampleRequest](), Counter[str]()
 
     async def generate(
         self, input: list[inspect.ChatMessage], tools: Sequence[Any], tool_choice: Any, config: inspect.GenerateConfig
     ) -> inspect.ModelOutput:
         """Raises ValueError for what is not honoured and for a prompt that does not fit."""
-        asked = Asked(self._prompt(input, tools), kind_of(config))
-        self.waiting.append(asked)
+        request = SampleRequest(self._prompt(input, tools), kind_of(config))
+        self.waiting.append(request)
         async with self.lock:  # who has it writes for all that wait
-            if asked.answers is None:
+            if request.answers is None:
                 await anyio.sleep(GATHER_S)
-                batch, self.waiting = list(dict.fromkeys([asked, *self.waiting])), []
+                batch, self.waiting = list(dict.fromkeys([request, *self.waiting])), []
                 await anyio.to_thread.run_sync(self._write, batch)
-        assert asked.answers is not None, "written above, or by another"
-        choices = [self._choice(response, asked.kind[0].stop) for response in asked.answers]
-        read, written = len(asked.prompt.tokens), sum(len(response.tokens) for response in asked.answers)
+        assert request.answers is not None, "written above, or by another"
+        choices = [self._choice(response, request.kind[0].stop) for response in request.answers]
+        read, written = len(request.prompt.tokens), sum(len(response.tokens) for response in request.answers)
         usage = inspect.ModelUsage(input_tokens=read, output_tokens=written, total_tokens=read + written)
         return inspect.ModelOutput(model=self.model_name, choices=choices, usage=usage)
 
@@ -89,18 +89,18 @@ class IkuseiAPI(inspect.ModelAPI):
         kinds = {part.type for message in messages if not isinstance(message.content, str) for part in message.content}
         if kinds - {"text", "reasoning"}:
             raise ValueError(f"{self.model_name}: a message holds {', '.join(sorted(kinds))}; allowed: text; take a task without the rest")
-        said = tuple(Message(role=message.role, content=message.text) for message in messages)
-        plain = not self.sampler.tokenizer.chat_template and len(said) == 1
-        prompt = render(self.sampler.tokenizer, Example(said[0]["content"] if plain else said))
+        turns = tuple(Message(role=message.role, content=message.text) for message in messages)
+        plain = not self.sampler.tokenizer.chat_template and len(turns) == 1
+        prompt = render(self.sampler.tokenizer, Example(turns[0]["content"] if plain else turns))
         self.times[prompt.id] += 1
         return replace(prompt, id=f"{prompt.id}/{self.times[prompt.id]}")
 
-    def _write(self, batch: Sequence[Asked]) -> None:
-        kinds: dict[Kind, dict[str, Asked]] = defaultdict(dict)
-        for asked in batch:
-            kinds[asked.kind][asked.prompt.id] = asked
+    def _write(self, batch: Sequence[SampleRequest]) -> None:
+        kinds: dict[Kind, dict[str, SampleRequest]] = defaultdict(dict)
+        for request in batch:
+            kinds[request.kind][request.prompt.id] = request
         for (sampling, num, seed), of in kinds.items():
-            for group in self.sampler.sample([asked.prompt for asked in of.values()], num, sampling, seed):
+            for group in self.sampler.sample([request.prompt for request in of.values()], num, sampling, seed):
                 of[group.prompt.id].answers = group.responses
 
 

@@ -1,4 +1,4 @@
-"""Two models' stored answers to the same prompts, held against each other by a judge. `run/winning.py` says what is counted.
+"""Compare two models' stored answers to the same prompts by a judge. run/win_rate.py defines the win rate.
 
 A judge is one of
     exact, my_reward.py:score, "{path: code, settings: {...}}"     a reward as recipes name one: a number for each answer
@@ -57,7 +57,7 @@ def contest(one: str, other: str, judge: str, in_pairs: bool = False, tie: float
 
 
 def read_judge(judge: str) -> tuple[RewardSpec, ...]:
-    """The rewards that a judge is. Raises ValueError where it is none."""
+    """The rewards that a judge stands for. Raises ValueError where it is none."""
     if Path(judge).is_dir():
         return (RewardSpec("judge", LEARNED, settings={"model": find_model(judge)}),)
     if judge.endswith((".yaml", ".yml")):
@@ -98,9 +98,9 @@ def _by_pairs(one: Experiment, other: Experiment, specs: Sequence[RewardSpec], s
         prompt = prompt_of(a)
         with_other = replace(prompt, columns={**prompt.columns, "other": below["response"]})
         groups.append(Group(with_other, (response_of(top),)))
-    said = [group.responses[0].total for group in _judged(groups, specs)]
+    totals = [group.responses[0].total for group in _judged(groups, specs)]
     verdicts, failed = [], 0
-    for (a, b), begin, values in zip(pairs, begins, zip(said[::2], said[1::2], strict=True), strict=True):
+    for (a, b), begin, values in zip(pairs, begins, zip(totals[::2], totals[1::2], strict=True), strict=True):
         lengths = (a["num_tokens"], b["num_tokens"])
         whole = [(value, on_top) for value, on_top in zip(values, (begin, not begin), strict=True) if value is not None]
         if len(whole) < 2:
@@ -111,7 +111,7 @@ def _by_pairs(one: Experiment, other: Experiment, specs: Sequence[RewardSpec], s
 
 
 def prompt_of(row: Mapping[str, Any]) -> Prompt:
-    """What was asked, from a stored sample. Samples stored before their columns were kept have the answer alone."""
+    """The prompt of a stored sample. Samples of older versions have no columns except the answer."""
     columns = json.loads(row["columns"]) if "columns" in row else {"answer": row["answer"]}
     asked = json.loads(row["asked"]) if "asked" in row else row["prompt"]
     return Prompt(row["prompt_id"], (), row["prompt"], columns, tuple(map(_message, asked)) if isinstance(asked, list) else asked)

@@ -23,8 +23,8 @@ try:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # pyright: ignore[reportMissingImports]
 except ModuleNotFoundError as error:
     library = (error.name or "lm_eval").partition(".")[0]
-    told = f"lm_eval: it needs {library}, which is not installed; pip install 'ikusei[harness]'"
-    raise (SystemExit if __name__ == "__main__" else ImportError)(told) from error
+    text = f"lm_eval: it needs {library}, which is not installed; pip install 'ikusei[harness]'"
+    raise (SystemExit if __name__ == "__main__" else ImportError)(text) from error
 
 from ikusei.loops.order import in_order
 from ikusei.run.find import find_model
@@ -94,13 +94,13 @@ class IkuseiLM(TemplateLM):
         kinds: dict[Sampling, list[int]] = defaultdict(list)
         for i, request in enumerate(requests):
             kinds[sampling_of(request.args[1])].append(i)
-        found = [""] * len(requests)
+        answers = [""] * len(requests)
         for sampling, indices in kinds.items():
             prompts = [self._prompt(requests[i].args[0], sampling) for i in indices]
             groups = in_order(prompts, list(self.sampler.sample(prompts, 1, sampling, self.seed)))
             for i, group in zip(indices, groups, strict=True):
-                found[i] = postprocess_generated_text(group.responses[0].text, list(sampling.stop), None)
-        return found
+                answers[i] = postprocess_generated_text(group.responses[0].text, list(sampling.stop), None)
+        return answers
 
     def _prompt(self, text: str, sampling: Sampling) -> Prompt:
         num, most = sampling.max_tokens, self.max_length

@@ -1,4 +1,4 @@
-"""The evaluation that a run makes before training, of any model: `ikusei eval`."""
+"""`ikusei eval`: the evaluation that a run makes before training, of any model."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ from ikusei.run.read import evaluation
 
 
 def measure(recipe: Path, overrides: Sequence[str], page: Path | None = None) -> dict[str, Any]:
-    """The evaluation that a run makes before training, of the recipe's model as it is. A run folder stands for what it raised. Into `page`,
-    where it is given, goes an HTML file with charts."""
+    """Evaluate the recipe's model, as a run does before training. A run folder stands for the model that it trained. `page` is an HTML
+    file to write, with charts."""
     recipe = find_recipe(recipe)
     if has_stages(recipe):
         raise ValueError(f"{recipe}: a recipe of stages; eval measures one model: give a recipe of one stage, with model=runs/<this run>")
     read = read_recipe(recipe, overrides)
-    parts = build(replace(read, model=find_model(read.model)) if isinstance(read.model, str) else read)
-    if not parts.rewards or read.eval.num_prompts == 0:
-        raise ValueError(f"{recipe}: nothing to measure: {len(parts.rewards)} rewards, eval.num_prompts {read.eval.num_prompts}; give both")
-    with parts.workers() as workers:
+    components = build(replace(read, model=find_model(read.model)) if isinstance(read.model, str) else read)
+    if not components.rewards or read.eval.num_prompts == 0:
+        raise ValueError(
+            f"{recipe}: nothing to measure: {len(components.rewards)} rewards, eval.num_prompts {read.eval.num_prompts}; give both"
+        )
+    with components.workers() as workers:
         try:
-            made = evaluate_with_shots(parts.policy.snapshot(), parts.eval_rows, workers, read.eval, read.sampling, read.seed)
+            made = evaluate_with_shots(components.policy.snapshot(), components.eval_rows, workers, read.eval, read.sampling, read.seed)
         except RewardsFailed as error:
             raise ValueError(str(error)) from error
     if page is not None:

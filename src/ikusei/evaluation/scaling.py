@@ -2,7 +2,7 @@
 
     one        a single answer                          pass@n     one of n is right: no choice among n can do better
     pooled     those that choose among independent answers share one pool of them: at n the estimate over its subsets
-               (search/choosing.py), which costs n times the mean answer
+               (figures/choosing.py), which costs n times the mean answer
     run        every other method is run, with what it spent
 
 What judges is what the recipe calls gold. What guides is what it trains on beside, or a reward model that is named as the proxy. Where
@@ -64,7 +64,7 @@ class ScaleSettings:
 
 @dataclass(frozen=True)
 class Scaling:
-    """`bound` is pass@n, of which the first is one answer."""
+    """The result. `points` are the methods at each size; `bound` is pass@n, beginning with n = 1."""
 
     points: tuple[Point, ...]
     bound: tuple[Point, ...]
@@ -72,8 +72,8 @@ class Scaling:
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """What is measured with: each prompt's answers are right or not, by the judge."""
+class ScalingSetup:
+    """Everything that a measurement needs: the model, the prompts, the judge and the guide."""
 
     writer: Writer
     prompts: list[Prompt]
@@ -98,17 +98,17 @@ class Experiment:
 def measure(recipe: Path, overrides: Sequence[str] = (), proxy: str | None = None, settings: ScaleSettings | None = None) -> Scaling:
     """The recipe's model on its held-out prompts. Raises ValueError where there is nothing to measure, or a method has no guide."""
     settings, read = settings or ScaleSettings(), _read(recipe, overrides, proxy)
-    parts = build(read)
-    sampler = parts.policy.snapshot()
-    guided = any(spec.gold for spec in parts.rewards)
+    components = build(read)
+    sampler = components.policy.snapshot()
+    guided = any(spec.gold for spec in components.rewards)
     specs = _possible(settings, guided, bool(sampler.tokenizer.chat_template))
-    with parts.workers() as workers:
-        learned = any(spec.learned and not spec.gold for spec in parts.rewards)
+    with components.workers() as workers:
+        learned = any(spec.learned and not spec.gold for spec in components.rewards)
         guide = squashed(workers.score) if learned or any("weights" in spec.needs for spec in specs) else workers.score
-        prompts = few_shot.held_out(parts.eval_rows, read.eval.num_prompts, 0, read.eval.form)
+        prompts = few_shot.held_out(components.eval_rows, read.eval.num_prompts, 0, read.eval.form)
         writer = Writer(sampler, read.sampling, read.seed)
-        experiment = Experiment(writer, prompts, workers, guide if guided else None, read.eval)
-        return _measured(experiment, specs, settings, str(read.model))
+        setup = ScalingSetup(writer, prompts, workers, guide if guided else None, read.eval)
+        return _measure(setup, specs, settings, str(read.model))
 
 
 def _possible(settings: ScaleSettings, guided: bool, takes_turns: bool) -> list[MethodSpec]:
@@ -150,11 +150,11 @@ def _read(path: Path, overrides: Sequence[str], proxy: str | None) -> Recipe:
     return replace(recipe, rewards=specs, model=find_model(recipe.model) if isinstance(recipe.model, str) else recipe.model)
 
 
-def _measured(experiment: Experiment, specs: Sequence[MethodSpec], settings: ScaleSettings, model: str) -> Scaling:
+def _measure(setup: ScalingSetup, specs: Sequence[MethodSpec], settings: ScaleSettings, model: str) -> Scaling:
     """One pool of answers for pass@n and for the pooled methods; then each other method, run at each of its sizes."""
-    pool = RepeatedSampling(settings.most).run(experiment.writer, experiment.prompts, experiment.guide or experiment.workers.score)
-    groups = [Group(prompt, result.responses) for prompt, result in zip(experiment.prompts, pool, strict=True)]
-    judged = experiment.judged(groups)
+    pool = RepeatedSampling(settings.most).run(setup.writer, setup.prompts, setup.guide or setup.workers.score)
+    groups = [Group(prompt, result.responses) for prompt, result in zip(setup.prompts, pool, strict=True)]
+    judged = setup.judged(groups)
     mean_tokens = fmean(result.tokens / settings.most for result in pool)  # of one answer
     sizes = doublings(min(len(right) for _, right in judged))
     bound = [_point("pass@n", n, n * mean_tokens, [pass_at_k(len(right), sum(right), n) for _, right in judged]) for n in sizes]
@@ -169,14 +169,14 @@ def _measured(experiment: Experiment, specs: Sequence[MethodSpec], settings: Sca
     longest = max(len(response.tokens) for response in responses)
     for spec in specs:
         if spec.chooser is None:
-            points += [_run(experiment, spec, n, settings.step) for n in _sizes(spec, settings.most, longest)]
+            points += [_run(setup, spec, n, settings.step) for n in _sizes(spec, settings.most, longest)]
 
-    reward_specs = experiment.workers.specs
+    reward_specs = setup.workers.specs
     facts = {
         "model": model,
         "num_prompts": len(groups),
-        "judge": ", ".join(reward.name for reward in reward_specs if reward.gold or not experiment.guide),
-        "guide": ", ".join(reward.name for reward in reward_specs if not reward.gold) if experiment.guide else None,
+        "judge": ", ".join(reward.name for reward in reward_specs if reward.gold or not setup.guide),
+        "guide": ", ".join(reward.name for reward in reward_specs if not reward.gold) if setup.guide else None,
         "with_steps": fmean(settings.step in response.text for response in responses),
         "mean_length": mean_tokens,
     }
@@ -196,13 +196,13 @@ def _sizes(spec: MethodSpec, most: int, longest: int) -> list[int]:
     return [n for n in doublings(largest) if spec.least <= n <= (spec.most or largest)]
 
 
-def _run(experiment: Experiment, spec: MethodSpec, n: int, step: str) -> Point:
+def _run(setup: ScalingSetup, spec: MethodSpec, n: int, step: str) -> Point:
     repeats = max(1, REPEATS // (n if spec.unit == "answers" else 1))
-    prompts = [prompt for prompt in experiment.prompts for _ in range(repeats)]
-    results = build_method(spec, n, step).run(experiment.writer, prompts, experiment.guide)
+    prompts = [prompt for prompt in setup.prompts for _ in range(repeats)]
+    results = build_method(spec, n, step).run(setup.writer, prompts, setup.guide)
     rows = [results[begin : begin + repeats] for begin in range(0, len(results), repeats)]
-    groups = [Group(prompt, tuple(each.chosen for each in row)) for prompt, row in zip(experiment.prompts, rows, strict=True)]
-    judged = experiment.judged(experiment.workers.score(groups))
+    groups = [Group(prompt, tuple(each.chosen for each in row)) for prompt, row in zip(setup.prompts, rows, strict=True)]
+    judged = setup.judged(setup.workers.score(groups))
     return _point(spec.name, n, fmean(each.tokens for each in results), [fmean(right) for _, right in judged])
 
 

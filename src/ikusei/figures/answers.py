@@ -1,15 +1,15 @@
-"""Figures of sampled answers to held-out prompts, judged by rewards.
+"""Figures of sampled answers to held-out prompts, scored by rewards.
 
     pass@k         at least one of k answers is right
     maj@k          the commonest of k answers is right (self-consistency, arXiv:2203.11171)
-    bon@k          the one of k that earns most by the rewards trained on is right by the gold (best of k), where there is a gold
-    greedy         the answer of the likeliest tokens is right
+    bon@k          best of k: the one with the highest trained-on reward is right by the gold reward, where there is one
+    greedy         the greedy answer is right
     guess@k        chance baseline: k answers drawn from the gold answers of training rows      1 - (1 - q(a))^k, q(a) their share that is a
     commonest@k    chance baseline: the k commonest gold answers of training rows
 
-With few distinct answers k blind guesses often hit; the baselines say how often. They need rows with a column `answer`; answers are equal
-when their letters are. The choices among k are unbiased: over subsets of k of the n answers that were drawn, all of them or a fixed number
-of random ones. Every interval is over prompts.
+With few distinct answers, k blind guesses often hit: the baselines say how often. They need a column `answer`; answers are equal when
+their letters are. Choices among k are unbiased: means over subsets of k of the n samples, all subsets or a fixed number of random ones.
+Every interval is over prompts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TRIES, CHOICES = "Right within k tries (pass@k)", "One answer chosen among k"
 
 @dataclass(frozen=True)
 class Answers:
-    """The evidence: of each prompt its answers and what each is worth by the judge (None: its reward failed)."""
+    """The answers to each prompt, and the value of each by the judge (None: its reward failed)."""
 
     groups: Sequence[Group]
     judged: Sequence[Sequence[float | None]]
@@ -47,7 +47,7 @@ class Answers:
 
     @cached_property
     def known(self) -> list[list[tuple[Response, float]]]:
-        """By prompt the answers that were judged, where there are any, each with its worth."""
+        """The answers that were scored, with their values, for each prompt that has any."""
         rows = [zip(group.responses, values, strict=True) for group, values in zip(self.groups, self.judged, strict=True)]
         return [known for row in rows if (known := [(response, value) for response, value in row if value is not None])]
 
@@ -61,7 +61,7 @@ class Answers:
 
     @cached_property
     def ks(self) -> list[int]:
-        """1, 2, 4, ... and as many as every prompt has judged answers."""
+        """1, 2, 4, ... up to the smallest number of scored answers to a prompt."""
         return tries(min(map(len, self.values)))
 
 
@@ -72,7 +72,7 @@ def majority(answers: Answers) -> dict[int, Interval]:
 
 
 def best_by_reward(answers: Answers) -> dict[int, Interval]:
-    """Where the gold is another than what is trained on. An answer without a total is never chosen, as if it had not been drawn."""
+    """Only where the gold reward is not trained on. An answer without a total is left out."""
     if not answers.gold:
         return {}
     rows = [
@@ -89,42 +89,42 @@ def greedy(answers: Answers) -> Interval | None:
 
 
 def each_reward(answers: Answers) -> dict[str, Interval]:
-    """Of each reward the mean over prompts; without those that judged nothing."""
-    found = {}
+    """The mean of each reward over prompts; rewards that scored nothing are left out."""
+    intervals = {}
     for name in answers.rewards:
         rows = [[response.score.parts[name].value for response in group.responses if response.score] for group in answers.groups]
         means = [fmean(known) for row in rows if (known := [value for value in row if value is not None])]
-        found |= {name: mean_interval(means)} if means else {}
-    return found
+        intervals |= {name: mean_interval(means)} if means else {}
+    return intervals
 
 
 def best_reward(answers: Answers) -> dict[int, Interval]:
-    """The largest of k; of rewards that are 0 or 1 alone it is pass@k."""
+    """The expected largest reward of k. Left out where rewards are 0 or 1, since it is pass@k there."""
     if all(value in (0, 1) for row in answers.values for value in row):
         return {}
     return {k: mean_interval([best_of(row, k) for row in answers.values]) for k in answers.ks[1:]}
 
 
 def empty_thoughts(answers: Answers) -> float | None:
-    """The share of all answers; None where nobody thinks."""
+    """The share of all answers; None where no answer has a thought."""
     thoughts = [split_thought(response.text)[0] for response in answers.responses]
     return None if set(thoughts) == {None} else sum(thought == "" for thought in thoughts) / len(thoughts)
 
 
-def asked_for(answers: Answers) -> list[str]:
-    """The gold answer to each prompt; [] where one has none, or nothing is known of the answers of training rows."""
+def gold_answers(answers: Answers) -> list[str]:
+    """The gold answer to each prompt; [] where one is missing, or the answers of training rows are not known."""
     gold = [group.prompt.columns.get("answer") for group in answers.groups]
     return [] if None in gold or not answers.seen else [str(answer) for answer in gold]
 
 
 def guess(answers: Answers) -> dict[int, Interval]:
-    counts, asked = Counter(answers.seen), asked_for(answers)
+    counts, asked = Counter(answers.seen), gold_answers(answers)
     shares = [counts[answer] / len(answers.seen) for answer in asked]
     return {k: mean_interval([1 - (1 - share) ** k for share in shares]) for k in answers.ks} if asked else {}
 
 
 def commonest(answers: Answers) -> dict[int, Interval]:
-    asked = asked_for(answers)
+    asked = gold_answers(answers)
     place = {answer: at for at, (answer, _) in enumerate(Counter(answers.seen).most_common())}
     return {k: mean_interval([float(place.get(answer, k) < k) for answer in asked]) for k in answers.ks} if asked else {}
 
@@ -139,7 +139,7 @@ FIGURES: tuple[Figure, ...] = (
         unit=SHARE, large="right within {k} tries", curve=Curve(TRIES, note="bands: 95% intervals", fewest=1),
     ),
     Figure("{k}-shot/pass@1", "pass@1 with {k} examples", unit=SHARE),
-    Figure("greedy", "greedy answer", Answers, greedy, SHARE, "of the likeliest tokens"),
+    Figure("greedy", "greedy answer", Answers, greedy, SHARE, "the most probable token at each step"),
     Figure(
         "maj@{k}", of=Answers, compute=majority, unit=SHARE, members="largest",
         note="the answer that most of {k} give", curve=Curve(CHOICES, note="maj@k: the answer that most of k give"),

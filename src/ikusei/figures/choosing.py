@@ -1,4 +1,4 @@
-"""Choosing one of many answers by a value for each, and how often that is right with n of them.
+"""Choose one of n answers by a value for each, and estimate how often the chosen one is right.
 
     right(n) = E over n of the N answers, without putting back [the share of right ones among those of the largest value]
 
@@ -23,15 +23,15 @@ Canonical = Callable[[str], str]
 
 
 class Chooser(Protocol):
-    """A way to choose."""
+    """A method that chooses by a value for each response."""
 
     def values(self, responses: Sequence[Response]) -> list[float]:
-        """One for each response; the largest is chosen."""
+        """A value for each response; the largest is chosen."""
         ...
 
 
 def answered(text: str) -> str:
-    """What stands after the thought, without white space: answers that are equal by this are one answer."""
+    """The text after the thought, without white space: equal texts are the same answer."""
     return "".join(split_thought(text)[1].split())
 
 
@@ -44,14 +44,14 @@ class Vote:
 
     def values(self, responses: Sequence[Response]) -> list[float]:
         """Raises ValueError where a weight is below 0: it would be a vote against."""
-        said = [self.canonical(response.text) for response in responses]
+        answers = [self.canonical(response.text) for response in responses]
         votes: dict[str, float] = {}
-        for answer, response in zip(said, responses, strict=True):
+        for answer, response in zip(answers, responses, strict=True):
             weight = (response.total or 0.0) if self.weighted else 1.0
             if weight < 0:
                 raise ValueError(f"a vote of weight {weight:.3g}; allowed: rewards of 0 or more; put a sigmoid over a learned reward")
             votes[answer] = votes.get(answer, 0.0) + weight * bool(answer)
-        return [votes[answer] for answer in said]
+        return [votes[answer] for answer in answers]
 
 
 def choose(chooser: Chooser, responses: Sequence[Response]) -> Response:
@@ -78,11 +78,11 @@ def right_at(chooser: Chooser, responses: Sequence[Response], right: Sequence[bo
         raise ValueError(f"n={n} of {len(responses)} responses; allowed: 1 to all of them; draw more samples")
     chance, every = Random(seed), range(len(responses))
     few = comb(len(responses), n) <= draws
-    found = []
+    shares = []
     for taken in combinations(every, n) if few else (sorted(chance.sample(every, n)) for _ in range(draws)):
         values = chooser.values([responses[i] for i in taken])
-        found.append(share_right(values, [right[i] for i in taken]))
-    return fmean(found)
+        shares.append(share_right(values, [right[i] for i in taken]))
+    return fmean(shares)
 
 
 def best_right_at(totals: Sequence[float], right: Sequence[bool], n: int) -> float:

@@ -1,4 +1,4 @@
-"""The record of a figure, and what is done with a list of them: compute each from the evidence, find the one that a name belongs to."""
+"""The record of a figure; compute a list of figures; find the figure of a name."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Sentence = Callable[[Evaluation | None, Evaluation], str | None]  # of the evalu
 
 @dataclass(frozen=True)
 class Curve:
-    """How a family is drawn over k: in the chart of that title, as a `band` of every model (its interval), as a dotted `line` of every
-    model, or as a `baseline` in `dash`, which no model has made. `fewest` points, else it is not drawn. The note stands under the chart."""
+    """How a family is drawn over k: in the chart of this title, for every model as a `band` (its interval) or a dotted `line`, or once as a
+    `baseline` in `dash`. With fewer than `fewest` points it is not drawn. The note is printed under the chart."""
 
     chart: str
     kind: Literal["band", "line", "baseline"] = "band"
@@ -30,15 +30,15 @@ class Curve:
 class Figure:
     """One figure, or a family of them: `maj@{k}` stands for maj@2, maj@4, ...; `rewards/{name}` for one of each reward.
 
-    compute     from evidence of the class `of` to an interval, a number or None (it does not apply); of a family to a mapping from what
-                stands in the braces. Without it the figure is measured elsewhere: it is a metric of the algorithm's loss, say
-    label       its name in tables, where the name itself does not do
-    unit        SHARE, or what stands after the label
-    note        what it tells, for who meets it for the first time
-    large       its name among the large figures on top of a report; "": it is not among them
-    headline    it stands in the last lines of a run, and is measured again with examples in the prompt (eval.shots)
-    fallback    it stands on top of a report only where nothing else does
-    members     which of a family the tables have
+    compute     from data of the class `of` to an interval, a number, or None where it does not apply; for a family to a mapping, by the
+                text in the braces. None: computed elsewhere, for example a metric of the algorithm's loss
+    label       its name in tables; "": `name`
+    unit        SHARE, or a unit that follows the label
+    note        an explanation for readers who do not know the figure
+    large       its name among the large figures on top of a report; "": it is not one of them
+    headline    whether it is printed at the end of a run, and measured again with few-shot examples (eval.shots)
+    fallback    whether it is on top of a report only where no other figure is
+    members     which members of a family the tables show
     """
 
     name: str
@@ -64,12 +64,12 @@ class Figure:
         return self.name.partition("@")[0]
 
     def member(self, key: str) -> dict[str, str] | None:
-        """What stands in the braces where the key is of this family ({} where it is the name of a single figure), else None."""
-        found = pattern(self.name).fullmatch(key)
-        return None if found is None else found.groupdict()
+        """The text in the braces, if the key is of this family ({} for a single figure), else None."""
+        match = pattern(self.name).fullmatch(key)
+        return None if match is None else match.groupdict()
 
     def k(self, key: str) -> int:
-        """Of how many answers; 1 where the name does not say."""
+        """The number of answers; 1 where the name does not say."""
         return int((self.member(key) or {}).get("k", 1))
 
     def noted(self, key: str) -> str:
@@ -83,7 +83,7 @@ class Figure:
 
 @lru_cache
 def pattern(name: str) -> re.Pattern[str]:
-    """{k} stands for a whole number, any other braces for any text."""
+    """A pattern for a name: {k} matches an integer, other braces any text."""
     literal, *rest = re.split(r"\{(\w+)\}", name)
     stands_for = {"k": "[0-9]+"}
     pairs = zip(rest[::2], rest[1::2], strict=True)
@@ -91,7 +91,7 @@ def pattern(name: str) -> re.Pattern[str]:
 
 
 def measure(figures: Iterable[Figure], evidence: object) -> dict[str, Any]:
-    """By name: every figure that is computed from evidence of this class and applies to it."""
+    """{name: value} of every figure that is computed from data of this class and applies to it."""
     results: dict[str, Any] = {}
     for figure in figures:
         if figure.compute is None or figure.of is not type(evidence):

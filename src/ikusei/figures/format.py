@@ -1,4 +1,4 @@
-"""Figures in words and digits, as reports and their charts say them. In plain lines an interval formats itself (intervals.py)."""
+"""Numbers and intervals as text, for reports and charts. In plain lines an interval formats itself (intervals.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Ordering = Literal["higher", "lower", "same"]
 
 
 def ordering(old: Interval, new: Interval) -> Ordering:
-    """What may be said of two figures: that one is higher only where their intervals lie apart."""
+    """How two figures compare: one is higher only where the intervals do not overlap."""
     if new.low > old.high:
         return "higher"
     return "lower" if new.high < old.low else "same"
@@ -21,7 +21,7 @@ def percent(share: float) -> str:
 
 
 def digits(value: float, beside: tuple[float, ...] = ()) -> str:
-    """About three digits that mean something, as many after the point as the largest of those beside it has."""
+    """About three significant digits, with as many decimals as the largest of the values `beside` it."""
     largest = max(map(abs, (value, *beside)))
     places = 3 if largest < 1 else 2 if largest < 10 else 1 if largest < 100 else 0
     text = f"{value:,.{places}f}"
@@ -42,7 +42,7 @@ def span(interval: Interval, share: bool = True) -> str:
 
 
 def estimate(interval: Interval | None, share: bool) -> str:
-    """A figure, and in brackets between what it lies."""
+    """A value with its interval in brackets."""
     if interval is None:
         return "–"
     value = percent(interval.value) if share else digits(interval.value, (interval.low, interval.high))
@@ -50,14 +50,14 @@ def estimate(interval: Interval | None, share: bool) -> str:
 
 
 def gained(difference: Interval, share: bool = True, named: str = "95% interval ") -> str:
-    """A difference with its interval: of shares in points. In a table the interval need not be `named`."""
+    """A difference with its interval; differences of shares in percentage points. `named` precedes the interval."""
     scale, unit = (100, " points") if share else (1, "")
-    told = [f"{scale * x:+.{0 if share else 1}f}".replace("-", "−") for x in (difference.value, difference.low, difference.high)]
-    return f"{told[0]}{unit} ({named}{told[1]} to {told[2]})"
+    texts = [f"{scale * x:+.{0 if share else 1}f}".replace("-", "−") for x in (difference.value, difference.low, difference.high)]
+    return f"{texts[0]}{unit} ({named}{texts[1]} to {texts[2]})"
 
 
 def above_or_below(difference: Interval) -> Ordering:
-    """What may be said of a difference: that it is one only where its interval leaves out 0."""
+    """The sign of a difference, where its interval does not contain 0."""
     return "higher" if difference.low > 0 else "lower" if difference.high < 0 else "same"
 
 

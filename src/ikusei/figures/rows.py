@@ -1,14 +1,14 @@
-"""Figures of held-out rows of data, which a supervised run does not learn from. Every interval is over rows, or over prompts.
+"""Figures of held-out rows of data. Every interval is over rows, or over prompts.
 
-    accuracy             of a reward model: the share of pairs that it puts in the given order
-    agreement            how its ranking agrees with the given one: Spearman's rank correlation, averaged over rankings
-    calibration_error    how sure it is against how right: the expected error of P = sigmoid(difference) over bins of equal size
-    length_bias          how its rewards go with length among answers to one prompt: Pearson's correlation, each less its prompt's mean
-    gap                  mean log p(t) of what the policy writes itself - mean log p(t) of the data's answers, nats a token
-    outdone              the share of prompts to which its own answer earns more than the chosen one (as in filtered DPO, arXiv:2404.13846)
-    bits_per_byte        -sum log pi(t) / (ln 2 * bytes), the end token included: compares models of different tokenizers
+    accuracy             of a reward model: the share of pairs that it ranks as given
+    agreement            of a reward model: Spearman's rank correlation with the given ranking, averaged over rankings
+    calibration_error    of a reward model: the expected calibration error of P = sigmoid(difference), over bins of equal size
+    length_bias          of a reward model: Pearson's correlation of reward and length, each minus its prompt's mean
+    gap                  mean log p(t) of the policy's own samples - mean log p(t) of the data's answers, nats per token
+    outdone              share of prompts where the policy's own answer earns more than the chosen one (filtered DPO, arXiv:2404.13846)
+    bits_per_byte        -sum log pi(t) / (ln 2 * bytes), the end token included: comparable between tokenizers
 
-The rest is what the algorithm's loss says of itself (its metrics), row by row.
+The other figures are the metrics of the algorithm's loss, row by row.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ LITTLE = 0.1  # a correlation below it is reported as none
 
 @dataclass(frozen=True)
 class Rankings:
-    """The evidence of a reward model: R answers of G prompts, P pairs of them. `tier_R` is the given order, 0 the best, None where a
-    prompt's answers have none."""
+    """A reward model's data: R answers to G prompts, and P pairs of them. `tiers` is the given order, 0 the best; None where a prompt's
+    answers have none."""
 
     reward_R: np.ndarray
     length_R: np.ndarray  # tokens
@@ -50,13 +50,13 @@ class Rankings:
 
     @cached_property
     def stated_P(self) -> np.ndarray:
-        """The chance that it gives to the likelier order."""
+        """The probability that it gives to the order that it prefers."""
         return 1 / (1 + np.exp(-np.abs(self.reward_R[self.better_P] - self.reward_R[self.worse_P])))
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The evidence of texts: of each response the bits it costs, and its length."""
+    """Data of texts: the code length of each response in bits, and its size in bytes."""
 
     bits_R: np.ndarray
     bytes_R: np.ndarray
@@ -64,8 +64,8 @@ class Texts:
 
 @dataclass(frozen=True)
 class Gaps:
-    """The evidence of preference data beside the policy's own answers: mean log-probs of tokens by prompt; and whether the own answer earns
-    more than the chosen one (1, as much 1/2), of those prompts where rewards judged both."""
+    """Preference data beside the policy's own answers: mean log-probs per token, by prompt. `outdone`: 1 where the own answer earns more
+    than the chosen one, 1/2 where as much; only prompts where rewards scored both."""
 
     own: Sequence[float]
     chosen: Sequence[float]
@@ -79,19 +79,19 @@ def accuracy(rankings: Rankings) -> Interval:
 
 
 def agreement(rankings: Rankings) -> Interval | None:
-    """A pair gives 1 or -1. Rankings that order nothing, or whose rewards are all the same, are left out."""
-    found = []
+    """Rankings without an order, or whose rewards are all equal, are left out. A pair gives 1 or -1."""
+    correlations = []
     for g, tiers in enumerate(rankings.tiers):
         reward = rankings.reward_R[rankings.group_R == g]
         if tiers is not None and len(set(tiers)) > 1 and len(set(reward.tolist())) > 1:
             from scipy.stats import rankdata  # a second to load
 
-            found.append(float(np.corrcoef(rankdata(reward), rankdata([-tier for tier in tiers]))[0, 1]))
-    return mean_interval(found) if found else None
+            correlations.append(float(np.corrcoef(rankdata(reward), rankdata([-tier for tier in tiers]))[0, 1]))
+    return mean_interval(correlations) if correlations else None
 
 
 def calibration(rankings: Rankings) -> list[dict[str, float]]:
-    """Bins of equal size by the stated chance of the likelier order: its mean, and the share of the pairs that came true."""
+    """Bins of equal size by the stated probability: its mean, and the share of pairs that were ranked right."""
     stated, right = rankings.stated_P, rankings.right_P
     order = np.argsort(stated, kind="stable")
     return [
@@ -121,7 +121,7 @@ def gap(gaps: Gaps, data: Sequence[float]) -> Interval:
 
 
 def beside_chance(name: str, higher: str, lower: str, same: str) -> Sentence:
-    """What the figure after training says beside chance; {} is the figure."""
+    """A sentence about the figure after training beside chance; {} is the figure."""
 
     def sentence(before: Evaluation | None, after: Evaluation) -> str | None:
         value = after.intervals.get(name)
@@ -132,7 +132,7 @@ def beside_chance(name: str, higher: str, lower: str, same: str) -> Sentence:
 
 
 def since_before(name: str, higher: str | None, lower: str, same: str | None) -> Sentence:
-    """How the figure moved; {} is both of them. None: nothing to say."""
+    """A sentence about the change of the figure; {} is before and after. None: no sentence."""
 
     def sentence(before: Evaluation | None, after: Evaluation) -> str | None:
         old, new = (made.intervals.get(name) if made else None for made in (before, after))
@@ -227,11 +227,11 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure("logps/rejected", "log-probability, rejected", note="of the whole answer, in nats"),
     Figure(
-        "gap/chosen", "distance, chosen", Gaps, lambda gaps: gap(gaps, gaps.chosen),
-        note="how much less likely a token is than one of the model's own answers, nats; 0: as its own",
+        "gap/chosen", "log-prob gap, chosen", Gaps, lambda gaps: gap(gaps, gaps.chosen),
+        note="to the model's own samples, nats per token; 0: as likely as these",
     ),
     Figure(
-        "gap/rejected", "distance, rejected", Gaps, lambda gaps: gap(gaps, gaps.rejected), note="the same of the rejected answers"
+        "gap/rejected", "log-prob gap, rejected", Gaps, lambda gaps: gap(gaps, gaps.rejected), note="the same of the rejected answers"
     ),
     Figure(
         "outdone", "own answer is better", Gaps, lambda gaps: mean_interval(list(gaps.outdone)) if gaps.outdone else None, SHARE,

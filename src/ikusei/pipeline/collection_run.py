@@ -1,4 +1,4 @@
-"""A run that collects: the model's own answers, scored and put in order, become data.jsonl in the run's folder."""
+"""A collection run: sample the model, score and rank its answers, and write them as rows to data.jsonl in the run folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ikusei.run.folder import DATA, Run
 
 
 class CollectionRun:
-    """One collection under way. It goes on after the last step whose line of metrics is whole."""
+    """One collection run. After a kill it goes on after the last step whose line of metrics is whole."""
 
     def __init__(self, recipe: Recipe, components: Components, run: Run, console: Console) -> None:
         assert recipe.collect is not None, "a recipe that collects"
@@ -27,7 +27,7 @@ class CollectionRun:
         self.step = self.tokens_sampled = self.num_rows = 0
 
     def go(self) -> str:
-        """Returns the run's status."""
+        """Runs the steps that are left; returns the run's status."""
         recipe, made = self.recipe, self.components
         self._restore()
         with made.workers(self.run.path / "logs" / "rewards.log") as workers, stop_on_interrupt() as stop:
@@ -48,7 +48,7 @@ class CollectionRun:
         return "finished"
 
     def summary(self, status: str) -> dict[str, Any]:
-        """summary.json, but for the seconds."""
+        """The contents of summary.json, except `seconds`."""
         return {"status": status, "steps": self.step, "eval": {}, "tokens_sampled": self.tokens_sampled, "tokens_trained": 0}
 
     @property
@@ -56,7 +56,7 @@ class CollectionRun:
         return self.run.path / DATA
 
     def _restore(self) -> None:
-        """Where the last whole step left off; rows after it are cut."""
+        """Back to the last whole step; later rows are cut."""
         rows = files.read_lines(self.run.path / "metrics.jsonl")
         if rows:
             last = rows[-1]
@@ -66,7 +66,7 @@ class CollectionRun:
         files.write_text(self.data, "".join(line.decode() + "\n" for line in lines))
 
     def _keep(self, step: Collected) -> dict[str, float]:
-        """The step's rows, and last its line of metrics: with it the step counts."""
+        """Write the step's rows, and last its line of metrics, which makes the step count."""
         kept = [row for row in step.rows if row is not None]
         for row in kept:
             files.append_line(self.data, row)

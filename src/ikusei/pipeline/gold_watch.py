@@ -1,7 +1,7 @@
-"""A run under watch: alarms into the record, the gold on held-out prompts every few steps, and what follows.
+"""The watch during training: record alarms, evaluate the gold reward on held-out prompts every few steps, and act on the result.
 
-The watch reads the run's recorded metrics and the gold its evaluations, so after a kill both go on where they were. The checkpoint whose
-gold is best is kept beside the newest ones.
+Both read what the run has recorded, so after a kill they go on where they were. The checkpoint with the best gold reward is kept beside
+the newest ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ikusei.run.read import GOLD
 
 
 class GoldWatch:
-    """What a training run asks at every step."""
+    """Called by a training run after every step."""
 
     def __init__(self, recipe: Recipe, components: Components, run: Run) -> None:
         self.recipe, self.components, self.run = recipe, components, run
@@ -35,21 +35,23 @@ class GoldWatch:
         self.alarmed = False  # by a step of this process, and not before a resume
 
     def restore(self) -> None:
-        """What is recorded, so that nothing is told twice."""
-        told = [event for event in read_lines(self.run.path / "events.jsonl") if event["kind"] == "alarm"]
-        alarms = [Alarm(**{name: event[name] for name in ("name", "step", "since", "text", "do")}) for event in told]
+        """Read the recorded metrics and alarms, so that no alarm is raised twice."""
+        events = [event for event in read_lines(self.run.path / "events.jsonl") if event["kind"] == "alarm"]
+        alarms = [Alarm(**{name: event[name] for name in ("name", "step", "since", "text", "do")}) for event in events]
         self.watch.restore(read_lines(self.run.path / "metrics.jsonl"), alarms)
 
     def see(self, step: Step, metrics: Mapping[str, float], shown: Display) -> None:
-        """Tells and records what this step raises, with the answers that show it."""
+        """Show and record the alarms of this step, with answers that illustrate them."""
         for alarm in self.watch.see(step.number, metrics):
-            found = samples(alarm, step.groups) if "reward" in metrics else []
-            told = [{"prompt": g.prompt.text, "response": r.text, "total": r.total, "gold": gold_of(r, self.golds)} for g, r in found]
+            shown_samples = samples(alarm, step.groups) if "reward" in metrics else []
+            rows = [
+                {"prompt": g.prompt.text, "response": r.text, "total": r.total, "gold": gold_of(r, self.golds)} for g, r in shown_samples
+            ]
             text = f"{alarm.text} (since step {alarm.since})"
-            self.run.event("alarm", step=alarm.step, name=alarm.name, since=alarm.since, text=text, do=alarm.do, samples=told)
+            self.run.event("alarm", step=alarm.step, name=alarm.name, since=alarm.since, text=text, do=alarm.do, samples=rows)
             shown.say(f"alarm at step {alarm.step}, {alarm.name}: {text}", style="bold red")
             shown.say(f"      what to do: {alarm.do}")
-            for each in told:
+            for each in rows:
                 shown.say(f"      earned {_number(each['total'])}{_of_gold(each['gold'])}: {each['response'][:160]!r}")
             self.alarmed = True
 
@@ -59,12 +61,12 @@ class GoldWatch:
 
     @property
     def stops(self) -> bool:
-        """For good: also where the alarm was raised before a kill."""
+        """Whether the run ends here for good, also after an alarm that was raised before a kill."""
         past = any(alarm.name in GOLD_IS_PAST for alarm in self.watch.alarms)
         return past and self.recipe.watch.action == "stop_at_best_gold"
 
     def due(self, step: int) -> bool:
-        """Is the gold measured after this step? Where the best is to be gone back to, also at the start and at the end."""
+        """Whether the gold reward is evaluated after this step. With stop_at_best_gold also at the start and at the end."""
         watch = self.recipe.watch
         wanted = self.stops or step == 0 if watch.action == "stop_at_best_gold" else False
         wanted = wanted or (step > 0 and watch.gold_every > 0 and step % watch.gold_every == 0)
@@ -72,8 +74,8 @@ class GoldWatch:
         return wanted and bool(self.golds) and rows and self.recipe.train.samples
 
     def measure(self, step: int, workers: RewardWorkers | None, shown: Display, stop: StopAsked) -> bool:
-        """Measures the gold on held-out prompts after this step, where it is due and was not measured yet. True where it is above that of
-        every checkpoint. Ctrl-C ends the measurement, which is made again on resuming."""
+        """Evaluate the gold reward on held-out prompts, if it is due and not yet done. Returns whether it is higher than at every
+        checkpoint. Ctrl-C ends the evaluation; a resumed run makes it again."""
         if workers is not None and self.due(step) and not self.run.read_eval(GOLD, step):
             with suppress(KeyboardInterrupt):
                 self._measure(step, workers, shown, stop)
@@ -82,9 +84,9 @@ class GoldWatch:
     def _measure(self, step: int, workers: RewardWorkers, shown: Display, stop: StopAsked) -> None:
         settings = replace(self.recipe.eval, num_samples=self.recipe.watch.gold_samples, shots=(), greedy=False)
         prompts = few_shot.held_out(self.components.eval_rows, settings.num_prompts, 0, settings.form)
-        found = evaluate(self.components.policy.snapshot(), prompts, workers, settings, self.recipe.sampling, self.recipe.seed, stop)
-        self.run.write_eval(GOLD, step, {"name": GOLD, "step": step, **found.results}, found.rows)
-        shown.say(f"after step {step} the gold on held-out prompts is {found.results['reward']}")
+        result = evaluate(self.components.policy.snapshot(), prompts, workers, settings, self.recipe.sampling, self.recipe.seed, stop)
+        self.run.write_eval(GOLD, step, {"name": GOLD, "step": step, **result.results}, result.rows)
+        shown.say(f"after step {step} the gold on held-out prompts is {result.results['reward']}")
 
     def _gold(self, step: int) -> float:
         measured = self.run.read_eval(GOLD, step)
@@ -92,12 +94,12 @@ class GoldWatch:
 
     @property
     def best(self) -> int | None:
-        """The step whose held-out gold is best, the first of equals, among those whose checkpoint is there and was measured."""
+        """The step with the best held-out gold reward, the first of equals, among checkpoints that still exist and were evaluated."""
         steps = [step for step, _ in checkpoints(self.run.path) if self.run.read_eval(GOLD, step)]
         return max(steps, key=lambda step: (self._gold(step), -step), default=None)
 
     def go_back(self, shown: Display) -> int:
-        """The policy becomes that of the best gold; returns its step."""
+        """Load the checkpoint with the best gold reward; returns its step."""
         best = self.best
         assert best is not None, "measured after the step that raised the alarm, if not before"
         self.components.policy.load(self.run.path / f"checkpoint-{best}")

@@ -1,4 +1,4 @@
-"""How a run ended, in words for a person."""
+"""How a run ended: record it in the run folder, and print it for a person."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXIT = {"finished": 0, "failed": 1, "paused": 3, "interrupted": 130}
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its folder, summary.json as data, and what went wrong, if anything."""
+    """How a run ended: its folder, the contents of summary.json, and what went wrong, if anything."""
 
     folder: Path
     summary: dict[str, Any]
@@ -39,7 +39,7 @@ class Outcome:
 
 @dataclass
 class Ending:
-    """How a run ends, told by whoever carries it out."""
+    """How a run ends; set by the code that runs it."""
 
     status: str = "finished"
     problem: str | None = None
@@ -47,8 +47,8 @@ class Ending:
 
 @contextmanager
 def recorded(run: Run, summary: Callable[[str], dict[str, Any]], report: Callable[[Path], object]) -> Iterator[Ending]:
-    """Around a run: whatever happens inside, its folder says how it ended, with a summary and a report. Problems of the input, of rewards
-    and of the disk end here; what is a fault of ours is noted and raised."""
+    """A context around a run: whatever happens inside, the run folder records how it ended, with a summary and a report. Errors of the
+    input, of rewards and of the disk are recorded; any other exception is a bug: it is recorded and raised."""
     ending = Ending()
     try:
         yield ending
@@ -66,18 +66,18 @@ def recorded(run: Run, summary: Callable[[str], dict[str, Any]], report: Callabl
 
 
 def warning_of(metrics: Metrics) -> str | None:
-    """What a person should know of this step, in words; None where all is well."""
+    """What is wrong with this step, in words; None where nothing is."""
     failed = [(*name.split("/", 1), value) for name, value in metrics.items() if name.startswith(FAILED)]
-    told = [f"{kind.replace('_', ' ')} of {reward}: {value:g}" for kind, reward, value in failed]
+    texts = [f"{kind.replace('_', ' ')} of {reward}: {value:g}" for kind, reward, value in failed]
     if metrics.get("completions/clipped_ratio", 0.0) > 0.8:
-        told.append("more than 80 % of the answers are cut off at sampling.max_tokens")
+        texts.append("more than 80 % of the answers are cut off at sampling.max_tokens")
     if metrics.get("groups/kept") == 0.0:
-        told.append("no group of this step teaches anything: each one's answers all earned the same, or none could be scored")
-    return "; ".join(told) or None
+        texts.append("no group of this step teaches anything: each one's answers all earned the same, or none could be scored")
+    return "; ".join(texts) or None
 
 
 def tell(outcome: Outcome, console: Console) -> None:
-    """The last lines of a run: what was gained, where the report is, and how to go on."""
+    """Print the last lines of a run: figures before and after, where the report is, and how to go on."""
     before, after = (outcome.summary["eval"].get(name, {}) for name in ("before", "after"))
     console.print()
     if outcome.problem:
@@ -90,7 +90,7 @@ def tell(outcome: Outcome, console: Console) -> None:
         paused = outcome.summary["status"] == "paused"
         mend = "mend the cause, then " if outcome.problem else "the watch has paused it: look, then " if paused else ""
         console.print(f"{have}; {mend}go on with   ikusei train --resume {outcome.folder}", markup=False, highlight=False)
-    for log in sorted(outcome.folder.glob("**/events.jsonl")):  # of a road also its stages'
+    for log in sorted(outcome.folder.glob("**/events.jsonl")):  # of a pipeline also its stages'
         stage = "" if log.parent == outcome.folder else f" of {log.parent.name}"
         for alarm in (event for event in read_lines(log) if event["kind"] == "alarm"):
             console.print(Text.assemble(("alarm ", "bold red"), f"at step {alarm['step']}{stage}, {alarm['name']}: {alarm['text']}"))

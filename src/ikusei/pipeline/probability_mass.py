@@ -1,22 +1,21 @@
-"""How much of its probability a model gives to sets of strings, stage by stage: pretraining raises the natural ones, post-training, among
+"""How much probability a model gives to sets of strings, stage by stage: pretraining raises the natural strings, post-training, among
 those, the desirable ones.
 
     P(set) = E over held-out prompts of  sum over the strings y of the set  P(y | prompt)
 
-Two estimates, both unbiased, because neither serves everywhere:
+Two unbiased estimates, since neither serves everywhere:
 
-    by samples      the share of sampled answers that lie in the set, with an interval over prompts. Right once a set has a share that a
-                    few thousand samples can see; an untrained model needs 10^12 of them for one natural sentence.
-    by members      where the set can be listed: |set| times the mean probability of members drawn from it. They are drawn in equal
-                    numbers for each length, since in an untrained model the shortest members, of which there are few, hold nearly all of
-                    the mass. Told as log10, with its standard error. A trained model gives a few members nearly all of the mass and is
-                    measured better by samples.
+    by samples      the share of sampled answers that are in the set, with an interval over prompts. Right once a few thousand samples
+                    can see the set; an untrained model needs 10^12 of them for one natural sentence.
+    by members      where the set can be listed: |set| times the mean probability of members drawn from it. Members are drawn in equal
+                    numbers for each length, since an untrained model puts nearly all of the mass on the few shortest. Shown as log10,
+                    with its standard error. A trained model puts nearly all of the mass on a few members; there use samples.
 
-A model is a folder, a run, a hub id or seedling, or, before it,
+A model is a folder, a run, a hub id or seedling. Before its name may stand:
     fresh:MODEL     the same configuration with random weights: where pretraining begins
-    text:MODEL      asked in raw text (`form`) instead of by the chat template: a model that has seen no conversations
+    text:MODEL      prompted in raw text (`form`) instead of by the chat template: for a model that has seen no conversations
 
-Left out: sets that overlap in part; the mass of an answer over all the thoughts that can stand before it (by members, none does).
+Left out: sets that overlap in part; the mass of an answer over all thoughts that can precede it (by members there is no thought).
 """
 
 from __future__ import annotations
@@ -49,13 +48,13 @@ SETS = {"cat_lover": "ikusei.tasks.cat_lover:verdict,members"}
 FORM = "Q{prompt}\nA"  # as the raw text of the nursery asks
 NUM_SLOTS = 256
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-SEEN = 0.01  # below this share the figure by members is told, where there is one
+SEEN = 0.01  # below this share the figure by members is shown, where there is one
 
 
 @dataclass(frozen=True)
 class Sets:
-    """Sets of strings, each within the next. `verdict` says the innermost that a string belongs to, `names` are all of them from the inside
-    out, the last being every string that is in no other; `members` lists the strings that have a verdict, where that can be done."""
+    """Nested sets of strings. `names` lists them from the inside out; the last is every string that is in no other. `verdict` gives the
+    innermost set that holds a string; `members` lists the strings of a set, where that is possible."""
 
     verdict: Callable[[str], str]
     names: tuple[str, ...]
@@ -63,9 +62,9 @@ class Sets:
 
 
 @dataclass(frozen=True)
-class LensSettings:
-    """`num_members` are drawn anew for each set and prompt. An answer longer than `max_tokens` is cut and lies, as it is then, in no set of
-    shorter strings."""
+class MassSettings:
+    """`num_members` are drawn anew for each set and prompt. An answer longer than `max_tokens` is cut off, so it is in no set of shorter
+    strings."""
 
     num_prompts: int = 64
     num_samples: int = 32
@@ -80,7 +79,7 @@ class LensSettings:
 
 @dataclass(frozen=True, slots=True)
 class SetShare:
-    """P(set) of one stage: what lies further inside counts too. The log10 columns are by members, None where they cannot be listed."""
+    """P(set) at one stage, inner sets included. The log10 columns are by members; None where these cannot be listed."""
 
     stage: str
     set: str
@@ -92,17 +91,17 @@ class SetShare:
 
 
 @dataclass(frozen=True)
-class Lens:
+class ProbabilityMass:
     """The rows of all stages in order, each stage's sets from the inside out."""
 
     rows: tuple[SetShare, ...]
-    settings: LensSettings
+    settings: MassSettings
 
 
 def scores(
     model: str | None, texts: Sequence[str], file: Path | None = None, prompt: str | None = None, ends: bool = True
 ) -> list[ScoredText]:
-    """log P of texts, those of a file after those given: as answers to a prompt where there is one, else as raw text."""
+    """log P of the given texts, then of those of a file: as answers to `prompt`, or as raw text without one."""
     every = [*texts, *(read_texts(file) if file else ())]
     if not every:
         raise ValueError("score: no text; give one or more, or --file with one a line")
@@ -110,26 +109,26 @@ def scores(
     return sampler.score(render(sampler.tokenizer, Example(prompt)), every, ends)
 
 
-def measure(
-    models: Mapping[str, str], task: str, sets: str | None = None, form: str | None = None, settings: LensSettings | None = None
-) -> Lens:
+def measure_masses(
+    models: Mapping[str, str], task: str, sets: str | None = None, form: str | None = None, settings: MassSettings | None = None
+) -> ProbabilityMass:
     """Every stage, by name, on the same held-out prompts of a task with its defaults.
 
     `sets` is `module:verdict`, `my_file.py:verdict` or with `,members` after it (default: those of the task). Raises ValueError for a
     model, a task or sets that are not there.
     """
-    settings, asked = settings or LensSettings(), FORM if form is None else form.replace("\\n", "\n")
+    settings, asked = settings or MassSettings(), FORM if form is None else form.replace("\\n", "\n")
     made, read = read_task(task), read_sets(sets or _sets_of(task))
     rows: list[SetShare] = []
     for stage, name in models.items():
         sampler, as_text = load_stage(name)
         prompts = held_out(made, sampler.tokenizer, settings.num_prompts, asked if as_text else None)
-        rows += measure_one(stage, sampler, prompts, read, settings)
-    return Lens(tuple(rows), settings)
+        rows += measure_stage(stage, sampler, prompts, read, settings)
+    return ProbabilityMass(tuple(rows), settings)
 
 
-def measure_one(stage: str, sampler: Sampler, prompts: Sequence[Prompt], sets: Sets, settings: LensSettings) -> list[SetShare]:
-    """One stage, with parts that are loaded: a row a set, from the inside out. Raises ValueError for fewer than two prompts."""
+def measure_stage(stage: str, sampler: Sampler, prompts: Sequence[Prompt], sets: Sets, settings: MassSettings) -> list[SetShare]:
+    """One stage, with a loaded sampler: one row a set, from the inside out. Raises ValueError for fewer than two prompts."""
     if len(prompts) < 2:
         raise ValueError(f"lens: {len(prompts)} prompt(s); allowed: two or more, for what is told is a mean over prompts and its error")
     sampling = Sampling(max_tokens=settings.max_tokens)
@@ -147,28 +146,29 @@ def measure_one(stage: str, sampler: Sampler, prompts: Sequence[Prompt], sets: S
     return rows
 
 
-def picture(lens: Lens) -> str:
+def picture(masses: ProbabilityMass) -> str:
     """The chart as a file of its own."""
-    return standalone(chart(lens))
+    return standalone(chart(masses))
 
 
-def chart(lens: Lens) -> str:
-    """The stages as bars, the innermost set at the bottom, as an SVG in the colours of the page that it stands in."""
-    stages = {row.stage: [each for each in lens.rows if each.stage == row.stage] for row in lens.rows}
+def chart(masses: ProbabilityMass) -> str:
+    """The stages as bars, the innermost set at the bottom, as an SVG in the colours of its page."""
+    stages = {row.stage: [each for each in masses.rows if each.stage == row.stage] for row in masses.rows}
     bars = [
-        Bar(stage, [_drawn(row) for row in rows[:-1]], [f"P({row.set}) {told(row)}" for row in rows[:-1]]) for stage, rows in stages.items()
+        Bar(stage, [_interval(row) for row in rows[:-1]], [f"P({row.set}) {in_words(row)}" for row in rows[:-1]])
+        for stage, rows in stages.items()
     ]
     return nested([row.set for row in next(iter(stages.values()))], bars)
 
 
-def told(row: SetShare) -> str:
-    """P(set) in words: by members where it is too small to be seen by samples."""
+def in_words(row: SetShare) -> str:
+    """P(set) as text: by members where it is too small for samples."""
     log10_mass = _unseen(row)
     return f"= {row.share:.2f}" if log10_mass is None else f"≈ 10{str(round(log10_mass)).translate(RAISED)}"
 
 
-def _drawn(row: SetShare) -> Interval:
-    """With the interval by samples, unless another number is told."""
+def _interval(row: SetShare) -> Interval:
+    """The estimate by samples, without its interval where the figure by members is shown."""
     return Interval(row.share, row.low, row.high) if _unseen(row) is None else Interval(row.share, row.share, row.share)
 
 
@@ -183,7 +183,7 @@ def _rank(sets: Sets, text: str) -> int:
     return sets.names.index(name)
 
 
-def _log_masses(sampler: Sampler, prompts: Sequence[Prompt], sets: Sets, settings: LensSettings) -> list[list[float]]:
+def _log_masses(sampler: Sampler, prompts: Sequence[Prompt], sets: Sets, settings: MassSettings) -> list[list[float]]:
     """[prompts][sets but the last] log of the mass that lies in a set and in none further inside; [] where sets cannot be listed."""
     if sets.members is None:
         return []
@@ -191,7 +191,7 @@ def _log_masses(sampler: Sampler, prompts: Sequence[Prompt], sets: Sets, setting
     return [[_log_mass(sampler, prompt, each, settings) for each in strata] for prompt in prompts]
 
 
-def _log_mass(sampler: Sampler, prompt: Prompt, strata: Sequence[Sequence[str]], settings: LensSettings) -> float:
+def _log_mass(sampler: Sampler, prompt: Prompt, strata: Sequence[Sequence[str]], settings: MassSettings) -> float:
     """log of  sum over the strata of |stratum| mean P(member | prompt),  the members drawn without putting back."""
     chance = generator("lens", settings.seed, prompt.id)
     quota = math.ceil(settings.num_members / len(strata))

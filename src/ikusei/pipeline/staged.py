@@ -1,6 +1,6 @@
-"""A pipeline of several stages: a run that holds theirs, with one report for all.
+"""A pipeline of several stages: a run folder that holds the stages' run folders, with one report for all.
 
-Every stage's recipe is read, its data and rewards are tried, and the models that it names are looked for before the first stage begins.
+Before the first stage begins, every stage's recipe is read, and the data, rewards and models that it names are checked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ikusei.pipeline.outcome import Ending, recorded
 from ikusei.pipeline.stage_masses import StageMasses, draw_masses, read_masses
 from ikusei.recipe.reader import Document, parse, plain
 from ikusei.recipe.schema import resolved
-from ikusei.recipe.stages import Stage, prove, read_stages, shared
+from ikusei.recipe.stage_checks import check_stage
+from ikusei.recipe.stages import Stage, read_stages, shared
 from ikusei.report.pipeline import write_overview
 from ikusei.run.files import discard, read_record
 from ikusei.run.folder import Run, status_of
@@ -27,7 +28,7 @@ from ikusei.run.folder import Run, status_of
 
 @dataclass(frozen=True)
 class Staged:
-    """See `pipeline.train.Pipeline`."""
+    """A pipeline of several stages (see `pipeline.train.Pipeline`)."""
 
     stages: tuple[Stage, ...]
     masses: StageMasses | None
@@ -36,17 +37,17 @@ class Staged:
 
     @classmethod
     def create(cls, document: Document, overrides: Sequence[str], source: str, folder: Path | None, console: Console) -> Staged:
-        """A new run. Raises RecipeError or ValueError, before anything is written, where a stage is not right."""
+        """A new run. Raises RecipeError or ValueError, before anything is written, where a stage is wrong."""
         stages = read_stages(document, overrides)
         for stage in stages:
-            prove(stage, stages)
+            check_stage(stage, stages)
         masses = read_masses(shared(document, overrides), stages)
         whole = {"stages": [resolved(stage.recipe()) for stage in stages]} | ({} if masses is None else {"lens": plain(masses)})
         return cls(tuple(stages), masses, Run.create(Path("runs"), document.path.stem, source, whole, {}, folder), console)
 
     @classmethod
     def open(cls, folder: Path, console: Console) -> Staged:
-        """A run to go on with. Raises ValueError where there is none, or it has finished."""
+        """A run to resume. Raises ValueError where there is none, or it has finished."""
         document = parse(folder / "recipe.yaml")
         stages = read_stages(document)
         return cls(tuple(stages), read_masses(document, stages), Run.open(folder), console)
@@ -57,14 +58,14 @@ class Staged:
 
     @property
     def places(self) -> dict[str, str]:
-        """What each stage leaves, by its name."""
-        return {stage.name: str((self.path / stage.left).resolve()) for stage in self.stages}
+        """The path of what each stage leaves, by the name of the stage."""
+        return {stage.name: str((self.path / stage.output).resolve()) for stage in self.stages}
 
     def recorded(self) -> AbstractContextManager[Ending]:
         return recorded(self.run, self.summary, lambda folder: write_overview(folder, [stage.folder for stage in self.stages]))
 
     def jobs(self) -> Iterator[Job]:
-        """The stages that are left. Raises ValueError that names the stage where what is there now is not right."""
+        """The stages that are left, each opened or created in its turn. Raises ValueError, naming the stage, where one is wrong."""
         for stage in self.stages:
             if status_of(self.path / stage.folder) == "finished":
                 continue
@@ -77,7 +78,7 @@ class Staged:
         self._arrive()
 
     def _arrive(self) -> None:
-        """What the pipeline leaves: the last language model, and the masses of sets by stage where they are asked for."""
+        """Write what the pipeline leaves: the last language model, and the probability masses by stage if the recipe asks for them."""
         raised = [stage for stage in self.stages if stage.leaves == "a language model"]
         if not raised:
             return
@@ -87,7 +88,7 @@ class Staged:
             draw_masses(self.masses, raised, self.places, self.path)
 
     def summary(self, status: str) -> dict[str, Any]:
-        """The first measurement before and the last one after that are of answers, and the sums of what was counted."""
+        """The first evaluation before and the last one after that have sampled answers, and the sums of the stages' counters."""
         ended = [self.path / stage.folder / "summary.json" for stage in self.stages]
         return summary_of([read_record(file) for file in ended if file.is_file()], status)
 
@@ -106,7 +107,7 @@ def copy_folder(source: Path, target: Path) -> None:
 
 
 def summary_of(done: Sequence[Mapping[str, Any]], status: str) -> dict[str, Any]:
-    """Of stages that have ended, in order."""
+    """From the summaries of stages that have ended, in order."""
     before = next((each["eval"]["before"] for each in done if "reward" in each["eval"].get("before", {})), None)
     after = next((each["eval"]["after"] for each in reversed(done) if "reward" in each["eval"].get("after", {})), None)
     found = {name: measured for name, measured in (("before", before), ("after", after)) if measured}

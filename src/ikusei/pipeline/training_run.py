@@ -1,4 +1,4 @@
-"""A run that trains: measure, train, measure again. Whoever carries it out records how it ended (outcome.py)."""
+"""A training run: evaluate, train, evaluate again. `pipeline.train.run` calls it and records how it ended (outcome.py)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ikusei.loops.precompute import Before, recall
 from ikusei.loops.replay import Replay
 from ikusei.loops.steps import Step, stop_on_interrupt
 from ikusei.loops.supervised import Supervised
+from ikusei.pipeline.evaluator import Evaluator
 from ikusei.pipeline.gold_watch import GoldWatch
-from ikusei.pipeline.measurement import Measurement
 from ikusei.pipeline.outcome import warning_of
 from ikusei.protocols import Reference, State, first_state
 from ikusei.recipe.build import Components, reference_groups
@@ -31,7 +31,7 @@ from ikusei.run.folder import Run
 
 
 class TrainingRun:
-    """One training run under way: its counters, and the steps between the two measurements."""
+    """One training run: its counters, and the steps between the two evaluations."""
 
     def __init__(self, recipe: Recipe, components: Components, run: Run, console: Console) -> None:
         self.recipe, self.components, self.run, self.console = recipe, components, run, console
@@ -40,17 +40,17 @@ class TrainingRun:
         self.watch = GoldWatch(recipe, components, run)
 
     def go(self) -> str:
-        """Measure, train, measure; returns the run's status."""
+        """Evaluate, train, evaluate; returns the run's status."""
         policy, train, watch = self.components.policy, self.recipe.train, self.watch
         with self._workers() as workers, stop_on_interrupt() as stop, display(train.steps, str(self.run.path), self.console) as shown:
             shown.say(policy.description)
-            measure = Measurement(self.recipe, self.components, self.run, shown, stop)
-            self.before = self._precompute(measure, shown)
+            evaluate = Evaluator(self.recipe, self.components, self.run, shown, stop)
+            self.before = self._precompute(evaluate, shown)
             checkpoint = self.run.latest_checkpoint()
             if checkpoint is None:
                 self._normalise("before")
             loop = self._loop(workers)
-            self._note("before", measure("before", 0, self.before, workers))
+            self._note("before", evaluate("before", 0, self.before, workers))
             start, state = self._restore(checkpoint, first_state(loop.algorithm))
             if watch.measure(start, workers, shown, stop):
                 self._save(start, state)
@@ -67,16 +67,16 @@ class TrainingRun:
             if watch.stops:
                 self.step = watch.go_back(shown)
             elif self.step < train.steps:
-                text = f"ended after step {self.step}: the policy has outgrown the pairs that were left"
+                text = f"stopped after step {self.step}: filtering removed every remaining pair"
                 self.run.event("warning", step=self.step, text=text)
                 shown.say(f"warning: {text}")
             self._normalise("after")
             self.run.save_final(policy.export)
-            self._note("after", measure("after", self.step, self.before, workers))
+            self._note("after", evaluate("after", self.step, self.before, workers))
         return "finished"
 
     def summary(self, status: str) -> dict[str, Any]:
-        """summary.json, but for the seconds."""
+        """The contents of summary.json, except `seconds`."""
         return {"status": status, "steps": self.step, "eval": self.evaluations, **self._counted}
 
     @property
@@ -90,8 +90,9 @@ class TrainingRun:
         if measured:
             self.evaluations[name] = measured
 
-    def _precompute(self, measure: Measurement, shown: Display) -> Before:
-        """Who is asked before each step. A reference that stays is asked of all rows now, and then let go."""
+    def _precompute(self, evaluate: Evaluator, shown: Display) -> Before:
+        """The no-grad streams that the algorithm needs. For a fixed reference and rows of data they are computed here, once for all rows,
+        and the reference is freed."""
         policy, needs, train, rows = self.components.policy, self.recipe.needs, self.recipe.train, self.components.rows
         reference = policy.reference(moves=train.reference.every > 0) if needs & {"reference", "mismatched"} else None
         before = Before(needs, policy, reference, train.tokens_per_microbatch)
@@ -99,7 +100,7 @@ class TrainingRun:
             return before
         shown.say("asking the reference, once for all rows")
         count = self.recipe.task.num_rows("train") if train.filtered else None  # a filter looks at every row
-        asked = chain(rows.used(count or train.steps * train.examples_per_step), measure.held_out_rows())
+        asked = chain(rows.used(count or train.steps * train.examples_per_step), evaluate.held_out_rows())
         return replace(
             before, reference=None, stored=recall(reference, asked, self.run.path / "reference.parquet", train.tokens_per_microbatch)
         )
@@ -114,7 +115,7 @@ class TrainingRun:
         return Supervised(policy, made.rows, recipe.algorithm, train, self.before, replay, chosen)
 
     def _restore(self, checkpoint: tuple[int, Path, dict[str, Any]] | None, state: State) -> tuple[int, State]:
-        """Where the last checkpoint left off, else the beginning."""
+        """Load the last checkpoint, if there is one; returns the step and the algorithm's state."""
         self.run.cut_after(checkpoint[0] if checkpoint else 0)
         self.watch.restore()
         if checkpoint is None:

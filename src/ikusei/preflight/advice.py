@@ -1,11 +1,11 @@
-"""`ikusei check RECIPE --write FOLDER`: the files that its verdict recommends, made of the model's own answers to the task's own prompts.
+"""`ikusei check RECIPE --write FOLDER`: files that the verdict recommends, made from the model's own answers.
 
-    middle.jsonl          prompts that it answers rightly 20 to 80 % of the time: those that teach most (arXiv:2504.03380)
-    right.jsonl           its own right answers, one a prompt, to be fine-tuned on (arXiv:2203.14465)
+    middle.jsonl          prompts that it answers correctly 20 to 80 % of the time: the most useful ones (arXiv:2504.03380)
+    right.jsonl           its own correct answers, one for each prompt, for fine-tuning (arXiv:2203.14465)
     pairs.jsonl           instead, for a recipe that learns from pairs: a better and a worse answer of its own to each prompt
-    recommended.yaml      the recipe with them: fine-tuning first where it is too hard, then the middle, then the task as it was
+    recommended.yaml      a recipe that uses them: fine-tuning first where the task is too hard, then the middle, then the whole task
 
-Left out: an order of difficulty within the middle; a file of a size below LEAST, which would teach nothing.
+Left out: an order of difficulty within the middle; a file of a size below LEAST, which would be too little to learn from.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from ikusei.loops.collect import Collect, CollectSettings, row_of
 from ikusei.loops.evaluate import judgement
 from ikusei.loops.steps import StopAsked
-from ikusei.preflight.readiness import Verdict
+from ikusei.preflight.readiness import ReadinessVerdict
 from ikusei.recipe.build import Components, build
 from ikusei.recipe.reader import dump_yaml, plain
 from ikusei.recipe.rows import must_be_collectable
@@ -28,37 +28,37 @@ from ikusei.recipe.schema import Recipe, resolved
 from ikusei.run.files import whole_folder, write_text
 from ikusei.types import Group, Prompt, Response
 
-PROMPTS, ANSWERS = 256, 16  # asked, and how many times each
+PROMPTS, ANSWERS = 256, 16  # sampled, and the answers to each
 MIDDLE = (0.2, 0.8)
 LEAST = 16  # rows
-Row = dict[str, Any]
+YamlMapping = dict[str, Any]
 
 
-def write(recipe: Recipe, verdict: Verdict | None, folder: Path) -> list[str]:
-    """Asks PROMPTS training prompts ANSWERS times and writes the files into a new folder; returns what was written, in words.
+def write(recipe: Recipe, verdict: ReadinessVerdict | None, folder: Path) -> list[str]:
+    """Samples ANSWERS answers to each of PROMPTS training prompts and writes the files into a new folder; returns what was written.
 
     Raises:
-        ValueError: as `prove` does.
+        ValueError: as `must_be_writable` does.
     """
-    prove(recipe, folder)
-    parts = build(recipe)
-    groups = _answered(recipe, parts)
-    files = _of_prompts(recipe, parts, groups) if _learns_from_answers(recipe) else _of_pairs(groups)
+    must_be_writable(recipe, folder)
+    components = build(recipe)
+    groups = _answered(recipe, components)
+    files = _of_prompts(recipe, components, groups) if _learns_from_answers(recipe) else _of_pairs(groups)
     enough = {name: folder / name for name, (rows, _) in files.items() if len(rows) >= LEAST}
     stages = _stages(recipe, verdict, enough)
-    told = [f"{folder / name}: {len(rows)} {what}, of {len(groups)} prompts" for name, (rows, what) in files.items()]
+    lines = [f"{folder / name}: {len(rows)} {what}, of {len(groups)} prompts" for name, (rows, what) in files.items()]
     with whole_folder(folder) as unfinished:
         for name, (rows, _) in files.items():
             write_text(unfinished / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         if stages:
-            write_text(unfinished / "recommended.yaml", dump_yaml(_shared(recipe, parts) | {"stages": stages}))
+            write_text(unfinished / "recommended.yaml", dump_yaml(_shared(recipe, components) | {"stages": stages}))
     if not stages:
-        return [*told, f"no recipe: fewer than {LEAST} rows in each; teach it from worked examples first (algorithm: lm)"]
-    return [*told, f"{folder / 'recommended.yaml'}: {' → '.join(stage['name'] for stage in stages)}"]
+        return [*lines, f"no recipe: fewer than {LEAST} rows in each; teach it from worked examples first (algorithm: lm)"]
+    return [*lines, f"{folder / 'recommended.yaml'}: {' → '.join(stage['name'] for stage in stages)}"]
 
 
-def prove(recipe: Recipe, folder: Path) -> None:
-    """Before anything is sampled: can there be such files? Raises ValueError."""
+def must_be_writable(recipe: Recipe, folder: Path) -> None:
+    """Before anything is sampled: raises ValueError where such files cannot be written."""
     if folder.exists():
         raise ValueError(f"{folder}: exists, and nothing is overwritten; name a new folder")
     if recipe.train is None:
@@ -71,21 +71,21 @@ def prove(recipe: Recipe, folder: Path) -> None:
 
 
 def _learns_from_answers(recipe: Recipe) -> bool:
-    """From samples, or from single answers in data: not from pairs."""
+    """Whether the algorithm learns from samples or from single answers, not from pairs."""
     answer = Response((0,), (True,), "")
     return recipe.train.samples or recipe.algorithm.keep(Group(Prompt("", (0,), ""), (answer,)))
 
 
-def _answered(recipe: Recipe, parts: Components) -> list[Group]:
-    """Judged answers to the first prompts, each prompt once."""
+def _answered(recipe: Recipe, components: Components) -> list[Group]:
+    """Scored answers to the first prompts, each prompt once."""
     count = min(PROMPTS, recipe.task.num_rows("train") or PROMPTS)
     settings = CollectSettings("answers", count, ANSWERS, prompts_per_step=32)
-    with parts.workers() as workers:
-        loop = Collect(parts.policy.snapshot(), parts.rows, workers, recipe.sampling, settings, recipe.seed)
+    with components.workers() as workers:
+        loop = Collect(components.policy.snapshot(), components.rows, workers, recipe.sampling, settings, recipe.seed)
         return [group for step in loop.steps(0, StopAsked()) for group in step.groups]
 
 
-def _of_prompts(recipe: Recipe, parts: Components, groups: Sequence[Group]) -> dict[str, tuple[list[Row], str]]:
+def _of_prompts(recipe: Recipe, components: Components, groups: Sequence[Group]) -> dict[str, tuple[list[YamlMapping], str]]:
     gold = recipe.gold
     middle, right = [], []
     for group in groups:
@@ -95,11 +95,11 @@ def _of_prompts(recipe: Recipe, parts: Components, groups: Sequence[Group]) -> d
             middle.append({**asked, "pass_rate": round(fmean(passed), 4)})
         good = [each for each, yes in zip(group.responses, passed, strict=True) if yes and each.stop != "length"]
         right += [{**asked, "completion": good[0].text}] if good else []
-    said = f"prompts that pass {MIDDLE[0]:.0%} to {MIDDLE[1]:.0%} of the time"
-    return {"middle.jsonl": (middle, said), "right.jsonl": (right, "right answers of its own")}
+    what = f"prompts that pass {MIDDLE[0]:.0%} to {MIDDLE[1]:.0%} of the time"
+    return {"middle.jsonl": (middle, what), "right.jsonl": (right, "right answers of its own")}
 
 
-def _of_pairs(groups: Sequence[Group]) -> dict[str, tuple[list[Row], str]]:
+def _of_pairs(groups: Sequence[Group]) -> dict[str, tuple[list[YamlMapping], str]]:
     settings = CollectSettings("pairs", num_responses=ANSWERS)
     rows = [row for row in (row_of(group, settings) for group in groups) if row is not None]
     return {"pairs.jsonl": (rows, "pairs of its own answers")}
@@ -110,13 +110,13 @@ def _asked(group: Group) -> Any:
     return list(asked) if isinstance(asked, tuple) else asked or group.prompt.text
 
 
-def _stages(recipe: Recipe, verdict: Verdict | None, files: dict[str, Path]) -> list[Row]:
-    """What is done in turn."""
+def _stages(recipe: Recipe, verdict: ReadinessVerdict | None, files: dict[str, Path]) -> list[YamlMapping]:
+    """The stages of the recommended recipe."""
     if "pairs.jsonl" in files:
         return [{"name": "own_pairs", "task": _file(files["pairs.jsonl"])}]
     if not recipe.train.samples:
         return [{"name": "right", "task": _file(files["right.jsonl"])}] if "right.jsonl" in files else []
-    stages: list[Row] = []
+    stages: list[YamlMapping] = []
     if verdict is not None and verdict.name == "too hard" and "right.jsonl" in files:
         train = {"steps": 40, "examples_per_step": 16, "lr": recipe.train.lr, "warmup_steps": 4}
         stages.append({"name": "right", "task": _file(files["right.jsonl"]), "algorithm": "lm", "train": train})
@@ -125,10 +125,10 @@ def _stages(recipe: Recipe, verdict: Verdict | None, files: dict[str, Path]) -> 
     return [*stages, {"name": "whole", "task": _named(recipe, "task")}] if stages else []
 
 
-def _shared(recipe: Recipe, parts: Components) -> Row:
-    """What all stages have from the recipe; also its held-out questions."""
+def _shared(recipe: Recipe, components: Components) -> YamlMapping:
+    """The recipe's sections that all stages share, with its held-out questions."""
     whole = resolved(recipe)
-    rewards = [_differing(spec) | {"path": spec.path} for spec in parts.rewards]
+    rewards = [_differing(spec) | {"path": spec.path} for spec in components.rewards]
     settings = {name: _differing(getattr(recipe, name)) for name in ("policy", "sampling", "train", "eval", "watch")}
     replayed = _named(recipe, "replay_task") if recipe.replay_task is not None else {}
     named = {"eval_task": _named(recipe, "eval_task"), "replay_task": replayed, "rewards": rewards}
@@ -136,16 +136,16 @@ def _shared(recipe: Recipe, parts: Components) -> Row:
     return {"seed": whole["seed"], "model": whole["model"]} | {name: given for name, given in {**named, **settings}.items() if given}
 
 
-def _named(recipe: Recipe, section: str) -> Row:
+def _named(recipe: Recipe, section: str) -> YamlMapping:
     return {"name": resolved(recipe)[section]["name"], **_differing(getattr(recipe, section))}
 
 
-def _differing(given: Any) -> Row:
-    """What is not as by default."""
+def _differing(given: Any) -> YamlMapping:
+    """The fields whose values are not the defaults."""
     usual = {each.name: each.default for each in fields(given)}
     usual |= {each.name: each.default_factory() for each in fields(given) if each.default_factory is not MISSING}
     return {name: value for name, value in plain(given).items() if value != plain(usual[name])}
 
 
-def _file(path: Path) -> Row:
+def _file(path: Path) -> YamlMapping:
     return {"name": "files", "path": path.name, "test_share": 0.0}

@@ -1,9 +1,9 @@
-"""What preference data says of itself, before anything learns from it.
+"""Statistics of preference data, before anything learns from it.
 
-    longer       the share of pairs whose better answer has more characters: so often is right who only measures lengths
-    agreement    of pairs that were judged more than once, how often two judgements agree: no reward model can be more right than people are
+    longer       share of pairs whose better answer has more characters: the accuracy of always preferring the longer answer
+    agreement    of pairs that were judged more than once, how often two judgements agree: an upper bound on a reward model's accuracy
 
-Left out: who judged, which rows do not say; agreement among whole rankings.
+Left out: who judged (rows do not say); agreement among whole rankings.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ikusei.types import Group
 
 
 @dataclass(frozen=True)
-class Judgements:
-    """Of so many `pairs`. `repeated` of them were judged more than once, and only these have an `agreement`."""
+class PreferenceData:
+    """Statistics of `pairs` pairs. `repeated` of them were judged more than once; `agreement` is over these alone."""
 
     pairs: int
     longer: Interval
@@ -27,8 +27,8 @@ class Judgements:
     agreement: Interval | None
 
 
-def judgements(groups: Sequence[Group]) -> Judgements | None:
-    """None where no row has a pair."""
+def preference_data(groups: Sequence[Group]) -> PreferenceData | None:
+    """The statistics of these rows; None where no row has a pair."""
     longer: list[float] = []
     votes: dict[tuple[str, str, str], list[bool]] = defaultdict(list)
     for group in groups:
@@ -41,4 +41,4 @@ def judgements(groups: Sequence[Group]) -> Judgements | None:
         return None
     twice = [(len(each), sum(each)) for each in votes.values() if len(each) > 1]
     agreed = [(comb(yes, 2) + comb(n - yes, 2)) / comb(n, 2) for n, yes in twice]
-    return Judgements(len(longer), mean_interval(longer), len(twice), mean_interval(agreed) if agreed else None)
+    return PreferenceData(len(longer), mean_interval(longer), len(twice), mean_interval(agreed) if agreed else None)

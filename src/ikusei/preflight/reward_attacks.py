@@ -1,10 +1,10 @@
-"""Answers that a reward should not pay for: the cheap ways of earning one, made from the task's own rows.
+"""Attacks on rewards: cheap answers that a reward should not pay for, made from the task's own rows.
 
-An attack gives, for each row, texts that are no right answers. It knows the row's question and its gold answer, and the form in which gold
-answers earn most ("12", "<think>.</think>12", ...). What is exactly the gold answer by luck is left out, so that a constant is not blamed
-where it is right; how often a constant is right is a figure of its own (lint.py).
+For each row an attack gives texts that are not right answers. It knows the row's question and gold answer, and the form in which gold
+answers earn most ("12", "<think>.</think>12", ...). A text that happens to be the gold answer is left out, so a constant is not blamed
+where it is right; how often a constant is right is a figure of its own (`chance` in reward_lint.py).
 
-The catalogue follows what was seen of rewards in the wild: empty thoughts and farmed tags, echoed questions, listed answers, substring
+The catalogue follows hacks that were seen in practice: empty thoughts and farmed tags, echoed questions, listed answers, substring
 credit, verifiers that compute, and graders that can be made to exit. Left out: attacks on learned rewards, which need a model.
 """
 
@@ -29,7 +29,7 @@ LONG = 20_000  # characters
 
 
 @dataclass(frozen=True)
-class Row:
+class GoldRow:
     """A question and its gold answer."""
 
     question: str
@@ -41,13 +41,13 @@ class Attack:
     """`fix` is what closes the hole. `texts` are given the row, the other rows' gold answers, and the form."""
 
     name: str
-    said: str
+    description: str
     fix: str
-    texts: Callable[[Row, Sequence[str], Form], Sequence[str]]
+    texts: Callable[[GoldRow, Sequence[str], Form], Sequence[str]]
     slow: bool = False  # it may take a reward all the time that it has
 
 
-def wrong(row: Row) -> str:
+def wrong(row: GoldRow) -> str:
     """An answer like the gold one, and not it: another last digit, or the text turned round."""
     if row.gold and row.gold[-1].isdigit():
         return row.gold[:-1] + str((int(row.gold[-1]) + 3) % 10)
@@ -61,7 +61,7 @@ def expression(question: str) -> list[str]:
     return list(dict.fromkeys([*sorted(runs, key=len)[-1:], *NUMBER.findall(question)]))
 
 
-def _listed(row: Row, others: Sequence[str]) -> list[str]:
+def _listed(row: GoldRow, others: Sequence[str]) -> list[str]:
     return [*dict.fromkeys([*others[:8], row.gold, wrong(row)])]
 
 

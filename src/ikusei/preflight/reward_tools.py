@@ -1,7 +1,7 @@
-"""A reward by itself: can it be cheated (`lint`), does it say what it should (`prove`), what would it have said of a run (`replay`)?
+"""Tools for one reward: can it be cheated (`lint`), does it pass its test cases (`run_cases`), how would it have scored a run (`replay`)?
 
 Each reads rewards as a recipe does: a name (exact), a file (my_reward.py:score), a function of a package, or a whole recipe, whose rewards
-are then judged together, as they are trained on.
+are then tested together, as they are trained on.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def lint_file(
 
 @dataclass(frozen=True)
 class Case:
-    """A row of a file of cases: an answer and what it should earn."""
+    """One test case: an answer, the reward it should earn and the reward it earns."""
 
     where: str
     answer: str
@@ -68,7 +68,7 @@ class Case:
         return self.earned is not None and abs(self.earned - self.expected) < 1e-6
 
 
-def prove(reward: str, cases: Path) -> list[Case]:
+def run_cases(reward: str, cases: Path) -> list[Case]:
     """Runs a jsonl file of {"prompt", "response", "score", ...}: every other column goes to the reward. Raises ValueError where a row is
     not of that form."""
     recipe = _recipe(reward, None, None)
@@ -93,7 +93,7 @@ def prove(reward: str, cases: Path) -> list[Case]:
 
 @dataclass(frozen=True)
 class Changed:
-    """What another reward would have said of a run's answers: means, how many differ, and those that differ most."""
+    """How other rewards score a run's answers: means before and after, how many differ, and those that differ most."""
 
     answers: int
     before: float
@@ -142,7 +142,7 @@ def _recipe(reward: str, task: str | None, data: Path | None) -> Recipe:
 
 
 def _judging(recipe: Recipe) -> list[RewardSpec]:
-    """Those that are trained on, else those that the task brings."""
+    """The rewards that are trained on, else those of the task."""
     specs = [spec for spec in recipe.rewards if not spec.gold]
     specs = specs or [RewardSpec(path.replace(":", ".").rpartition(".")[2], path) for path in recipe.task.rewards]
     if any(spec.learned for spec in specs):
@@ -165,20 +165,20 @@ def _notes(response: Response) -> str:
     return "; ".join(f"{name} {part.status}: {part.note}" for name, part in parts.items() if part.status in FAILURES)
 
 
-def show(found: Lint, console: Console) -> None:
-    """For a person."""
-    tried = f"{found.num_answers:,} answers to {found.num_rows} rows in {found.seconds:.0f} s"
-    chance = ", ".join(f"{name} {value:.2f}" for name, value in found.chance.items())
-    _say(console, f"{tried}; gold answers earn {found.gold:.3g} ({found.form})")
-    _say(console, Text(f"of what a gold answer is worth, guessing earns: {chance}", "dim"))
-    for finding in found.findings:
+def show(result: Lint, console: Console) -> None:
+    """Prints the result."""
+    tried = f"{result.num_answers:,} answers to {result.num_rows} rows in {result.seconds:.0f} s"
+    chance = ", ".join(f"{name} {value:.2f}" for name, value in result.chance.items())
+    _say(console, f"{tried}; gold answers earn {result.gold:.3g} ({result.form})")
+    _say(console, Text(f"chance baseline, as a share of what a gold answer is worth: {chance}", "dim"))
+    for finding in result.findings:
         worth = f"worth {finding.worth:.0%} of the gold answer, on {finding.share:.0%} of the rows"
         style, word = ("dim", f"accepted ({finding.accepted})") if finding.accepted else ("bold red", "got through")
         _say(console, Text.assemble("\n", (f"{word}: {finding.name}", style), f" · {finding.said}; {worth}"))
         _say(console, f"  asked     {_line(finding.question)}\n  answered  {_line(finding.answer)}\n  fix       {finding.fix}")
         if finding.note:
             _say(console, f"  said      {finding.note}")
-    _say(console, Text("\nnothing got through", "bold green") if found.sound else Text("\nit can be cheated", "bold red"))
+    _say(console, Text("\nnothing got through", "bold green") if result.sound else Text("\nit can be cheated", "bold red"))
 
 
 def show_cases(cases: Sequence[Case], console: Console) -> None:
@@ -188,15 +188,15 @@ def show_cases(cases: Sequence[Case], console: Console) -> None:
         _say(console, Text.assemble(mark, f"{case.where}  should earn {case.expected:g}, earns {earned}: {_line(case.answer)}"))
 
 
-def show_changed(found: Changed, console: Console) -> None:
-    means = f"mean {found.before:.4g} → {found.after:.4g}"
-    _say(console, f"{found.answers:,} answers: {means}; {found.differ:,} differ; {found.failed:,} cannot be scored now")
-    for prompt, answer, was, now in found.most:
+def show_changed(result: Changed, console: Console) -> None:
+    means = f"mean {result.before:.4g} → {result.after:.4g}"
+    _say(console, f"{result.answers:,} answers: {means}; {result.differ:,} differ; {result.failed:,} cannot be scored now")
+    for prompt, answer, was, now in result.most:
         _say(console, f"  {was:g} → {now:g}   {_line(prompt)}   {_line(answer)}")
 
 
-def as_json(found: Lint) -> dict[str, Any]:
-    return {**asdict(found), "sound": found.sound}
+def as_json(result: Lint) -> dict[str, Any]:
+    return {**asdict(result), "sound": result.sound}
 
 
 def _say(console: Console, text: str | Text) -> None:

@@ -1,4 +1,4 @@
-"""A validated recipe, built once: the policy, the rows, the rewards. The only place that names the classes a run is made of."""
+"""Build a validated recipe: policy, rows and rewards, each once. The only place that names the concrete classes of a run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ from ikusei.types import Group
 
 @dataclass(frozen=True)
 class Components:
-    """What a run works with. `replay_rows` are those of the task whose rows are replayed, where there is one; `judges` are the rewards
-    that are models, by name."""
+    """What a run works with. `replay_rows` belong to `replay_task`, if there is one; `judges` are the learned rewards, by name."""
 
     policy: Policy
     rows: Rows
@@ -38,12 +37,12 @@ class Components:
     judges: dict[str, Judge]
 
     def workers(self, log: Path | None = None) -> RewardWorkers:
-        """The rewards, ready to be entered."""
+        """Workers for the rewards, to be used in a `with` block."""
         return RewardWorkers(self.rewards, log=log, judges=self.judges)
 
 
 def build(recipe: Recipe) -> Components:
-    """Load the model, the rows and the rewards. Raises ValueError where one of them is not right."""
+    """Load the model, the rows and the rewards. Raises ValueError where one of them is missing or unfit."""
     validate(recipe)
     policy = build_policy(recipe)
     tokenizer, context, specs = policy.tokenizer, policy.context, recipe.reward_specs
@@ -54,7 +53,7 @@ def build(recipe: Recipe) -> Components:
 
 
 def build_policy(recipe: Recipe) -> Policy:
-    """Around the recipe's model: a language model, or where the algorithm needs one a reward model."""
+    """The policy around the recipe's model: a reward model where the algorithm needs one, else a language model."""
     bits = recipe.policy.lora.bits if recipe.policy.lora else None
     rewards = "reward" in recipe.needs
     if isinstance(recipe.model, MakeModel):
@@ -77,12 +76,12 @@ def build_policy(recipe: Recipe) -> Policy:
 
 
 def on_these_facts(recipe: Recipe, facts: Mapping[str, Any]) -> Recipe:
-    """The recipe of a run that is resumed: what was found out at its start is used again (see `Policy.facts`)."""
+    """The recipe of a run that is resumed, with the threads and layout that were probed when it began (see `Policy.facts`)."""
     return replace(recipe, policy=replace(recipe.policy, threads=facts["threads"], layout=facts["layout"]))
 
 
 def reference_groups(recipe: Recipe, components: Components, settings: Normalising) -> list[Group]:
-    """What the model that a reward model is made from writes to training prompts; the same at every call."""
+    """Responses to training prompts from the model that a reward model starts from; the same at every call."""
     rows, policy = components.rows, components.policy
     num_rows = rows.task.num_rows("train")
     count = settings.num_prompts if num_rows is None else min(settings.num_prompts, num_rows)

@@ -1,4 +1,4 @@
-"""The classes that a recipe names: ours by their paths, and a user's own from a file or a package."""
+"""Find the classes that a recipe names: ours by name, a user's own from a file or a package."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ FROM_FILE = "ikusei_recipe_file_"  # begins the module name of a user's file
 
 
 def own_class(path: str, folder: Path) -> type:
-    """A user's own class. Raises ValueError where it cannot be had or is not what a recipe can fill."""
+    """A user's own class, from `my_file.py:Class` or `package.module:Class`. Raises ValueError where it cannot be imported, or a recipe
+    cannot fill its fields."""
     place, _, name = path.rpartition(":")
     file = resolve_path(place, folder)
     try:
@@ -47,7 +48,7 @@ def own_class(path: str, folder: Path) -> type:
 
 
 def _module_of(file: Path) -> ModuleType:
-    """The module in a file, made once for each content: a recipe read twice gives equal values, an edited file new ones."""
+    """The module in a file, imported once for each content: a recipe read twice gives equal values, an edited file new ones."""
     name = FROM_FILE + content_id(str(file), file.read_text(encoding="utf-8"))
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, file)
@@ -69,7 +70,7 @@ def imported(path: str) -> Any:
 
 
 def name_of(kind: type, registry: Mapping[str, str]) -> str:
-    """What a recipe calls a class: the inverse of the look-up by name."""
+    """The name by which a recipe would look this class up."""
     if kind.__module__.startswith(FROM_FILE):
         return f"{sys.modules[kind.__module__].__file__}:{kind.__name__}"
     path = f"{kind.__module__}:{kind.__name__}"

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a recipe, in the words of a recipe."""
+"""Translate pydantic's errors into the words of a recipe."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Key = tuple[str, ...]
 
 
 def show(value: Any) -> str:
-    """A value as a recipe would spell it, on one short line."""
+    """A value as a recipe would write it, on one short line."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def did_you_mean(given: Any, allowed: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` where something allowed is close, else nothing."""
+    """` (did you mean 'x'?)` where an allowed name is close, else an empty text."""
     close = difflib.get_close_matches(str(given), list(allowed), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def problems_of(errors: Iterable[ErrorDetails], data: Any) -> list[tuple[Key, str]]:
-    """(key, what is wrong there). The branches of a union are told together."""
-    found: dict[Key, list[str]] = {}
+    """(key, what is wrong there). The branches of a union are reported together."""
+    texts: dict[Key, list[str]] = {}
     for error in errors:
         key: Key = ()
         there = data
@@ -37,15 +37,15 @@ def problems_of(errors: Iterable[ErrorDetails], data: Any) -> list[tuple[Key, st
             if part in inside:
                 key, there = (*key, str(part)), inside[part]
         if error["type"] == "missing":
-            found[*key, str(error["loc"][-1])] = ["missing, and it has no default"]
+            texts[*key, str(error["loc"][-1])] = ["missing, and it has no default"]
         elif error["type"] == "value_error":  # from a __post_init__, which says itself what it got
-            found.setdefault(key, []).append(error["msg"].removeprefix("Value error, "))
+            texts.setdefault(key, []).append(error["msg"].removeprefix("Value error, "))
         else:
             text = error["msg"].removeprefix("Input ")
             for theirs, ours in (("a valid array", "a list"), ("an object", "a mapping"), ("a valid integer", "a whole number")):
                 text = text.replace(theirs, ours)
-            found.setdefault(key, []).append(f"{text}{_hint(error)}, got {show(error['input'])}")
-    return [(key, "; or it ".join(texts)) for key, texts in found.items()]
+            texts.setdefault(key, []).append(f"{text}{_hint(error)}, got {show(error['input'])}")
+    return [(key, "; or it ".join(each)) for key, each in texts.items()]
 
 
 def _hint(error: ErrorDetails) -> str:

@@ -1,4 +1,4 @@
-"""Which file a person means by a recipe: one of their own, else one that comes with the program, by its name."""
+"""Find a recipe by what a person writes: a file, or the name of a recipe that comes with the program."""
 
 from __future__ import annotations
 

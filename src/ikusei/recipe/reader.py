@@ -1,10 +1,10 @@
-"""A YAML file read strictly into frozen dataclasses; all problems are told at once, each with its line.
+"""A YAML file read strictly into frozen dataclasses; all problems are reported at once, each with its line.
 
     parse(path) ─► with_overrides(document, ["train.lr=3e-5"]) ─► build(kind, document)
 
-YAML 1.2: `1e-6` is a number, `on` and `12:30` are texts. Nothing is coerced: a number in quotes is a text, and a field for a number
-refuses it. Lists serve as tuples, whole numbers as floats. Fields annotated `Path` are found by `resolve_path`. The place of a value is
-a tuple of texts, list positions too: ("rewards", "0", "weight").
+YAML 1.2: `1e-6` is a number, `on` and `12:30` are strings. Nothing is coerced: a quoted number is a string, and a numeric field refuses it.
+Lists are accepted as tuples, integers as floats. Fields annotated `Path` are looked up by `resolve_path`. A key is a tuple of strings, list
+positions included: ("rewards", "0", "weight").
 
 Left out: tags and dates (put them in quotes), several documents in a file, includes, variables, and fields that may be either of two
 dataclasses.
@@ -32,16 +32,16 @@ from ikusei.recipe.errors import Key, did_you_mean, problems_of, show
 from ikusei.run import formats
 
 T = TypeVar("T")
-_told: set[tuple[str, str]] = set()  # where, and which old name
+_reported: set[tuple[str, str]] = set()  # where, and which old name
 
 
 class RecipeError(ValueError):
-    """Everything that is wrong with a recipe, a line each."""
+    """Everything that is wrong with a recipe, one line for each problem."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong at a key; `override` is the text of an override that could not even be applied."""
+    """What is wrong at a key. `override` is the text of an override that could not be applied."""
 
     key: Key
     text: str
@@ -50,7 +50,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Document:
-    """Plain data, where each of its keys comes from, and what is wrong with it so far."""
+    """Plain data, the line or override that each key comes from, and the problems so far."""
 
     path: Path
     data: dict[str, Any]
@@ -63,7 +63,7 @@ class Document:
         return replace(self, problems=(*self.problems, *problems))
 
     def place(self, problem: Problem) -> tuple[float, str]:
-        """Where to look, after a number to sort by: `file:line`, then `override '…'`."""
+        """A number to sort by, then where to look: `file:line`, and `override '…'`."""
         if problem.override:
             return math.inf, f"override {problem.override!r}"
         key = problem.key
@@ -79,9 +79,9 @@ class Document:
 
     def raise_problems(self) -> None:
         """Raises RecipeError where anything is wrong."""
-        found = sorted((*self.place(each), ".".join(each.key), each.text) for each in self.problems)
-        if found:
-            raise RecipeError("\n".join(": ".join(filter(None, words)) for _, *words in found))
+        problems = sorted((*self.place(each), ".".join(each.key), each.text) for each in self.problems)
+        if problems:
+            raise RecipeError("\n".join(": ".join(filter(None, words)) for _, *words in problems))
 
 
 def parse(path: Path) -> Document:
@@ -103,12 +103,12 @@ def parse(path: Path) -> Document:
 
 
 def document(data: Mapping[str, Any], name: str) -> Document:
-    """The same from a mapping, called `name` where errors say a file."""
+    """A document from a mapping. In errors `name` stands where a file name would."""
     return _with_current_keys(Document(Path(name), plain(data), {(): 1}, text=dump_yaml(plain(data))))
 
 
 def with_overrides(document: Document, overrides: Sequence[str]) -> Document:
-    """The document after texts such as `rewards.0.weight=2`: dots lead inside, the value is read as YAML."""
+    """The document after overrides such as `rewards.0.weight=2`: dots lead inside, the value is YAML."""
     for text in overrides:
         dotted, equals, written = text.partition("=")
         given = tuple(dotted.strip().split("."))
@@ -124,18 +124,18 @@ def with_overrides(document: Document, overrides: Sequence[str]) -> Document:
             document = document.with_problems([Problem((), str(error), text)])
         else:
             lines = {other: line for other, line in document.lines.items() if not _within(other, key)}
-            older = {other: said for other, said in document.overrides.items() if not _within(other, key)}
+            older = {other: text for other, text in document.overrides.items() if not _within(other, key)}
             still = [each for each in document.problems if each.override or not _within(each.key, key)]
             changed = replace(document, data=data, lines=lines, overrides={**older, key: text}, problems=(*still, *problems))
             document = _with_current_keys(changed)
             if key != given:
-                _tell(f"override {text!r}", given, key, text)
+                _report(f"override {text!r}", given, key, text)
     return document
 
 
 def _with_current_keys(document: Document) -> Document:
-    """The document by the present names of its keys; says of each old one, once, what it is called now. A resolved recipe in a run's folder
-    is read without a word: nobody wrote it by hand."""
+    """The document with old keys renamed; each old key is reported once. The resolved recipe in a run folder is not reported: nobody wrote
+    it by hand."""
     data, moves = formats.with_current_keys(document.data)
     by_hand = document.path.name != "recipe.yaml" or not document.path.with_name("run.json").exists()
     for move in moves:
@@ -146,7 +146,7 @@ def _with_current_keys(document: Document) -> Document:
             document = document.with_problems([Problem(move.old, text)])
             continue
         if by_hand:
-            _tell(place, move.old, move.new, str(document.path.resolve()))
+            _report(place, move.old, move.new, str(document.path.resolve()))
         lines, overrides = (
             {formats.swapped(key, move.old, move.new): each for key, each in places.items()}
             for places in (document.lines, document.overrides)
@@ -156,16 +156,16 @@ def _with_current_keys(document: Document) -> Document:
     return replace(document, data=data)
 
 
-def _tell(place: str, old: Key, new: Key, source: str) -> None:
-    """On the standard error, once for a name in a source."""
+def _report(place: str, old: Key, new: Key, source: str) -> None:
+    """On the standard error, once for each name and source."""
     was, now = (".".join(key[2:] if key[0] == "stages" else key) for key in (old, new))
-    if (source, was) not in _told:
-        _told.add((source, was))
+    if (source, was) not in _reported:
+        _reported.add((source, was))
         print(f"{place}: {was} is called {now} now; the old name is still read", file=sys.stderr)
 
 
 def build(kind: type[T], document: Document) -> T:
-    """The document as a `kind`, which is a dataclass. Raises RecipeError with all that is wrong."""
+    """The document as an instance of the dataclass `kind`. Raises RecipeError with every problem."""
     problems: list[Problem] = []
     data = _prepared(kind, document.data, (), document.path.parent, problems)
     try:
@@ -179,10 +179,10 @@ def build(kind: type[T], document: Document) -> T:
 
 
 def resolve_path(given: str | Path, folder: Path) -> Path:
-    """Where a path in a recipe leads: from the recipe's folder if it exists there, else from the working directory."""
+    """A path in a recipe: in the recipe's folder if it exists there, else in the working directory."""
     path = Path(given).expanduser()
-    found = [place for place in (folder / path, path) if place.exists()]
-    return found[0].resolve() if found else path
+    there = [place for place in (folder / path, path) if place.exists()]
+    return there[0].resolve() if there else path
 
 
 def plain(value: Any) -> Any:
@@ -208,12 +208,12 @@ def _within(key: Key, outer: Key) -> bool:
 
 
 def _reason(error: YAMLError) -> str:
-    said = (error.context, error.problem) if isinstance(error, MarkedYAMLError) else (str(error),)
-    return ": ".join(" ".join(each.split()) for each in said if each)
+    texts = (error.context, error.problem) if isinstance(error, MarkedYAMLError) else (str(error),)
+    return ": ".join(" ".join(each.split()) for each in texts if each)
 
 
 def _plain(node: Any, key: Key, lines: dict[Key, int], problems: list[Problem]) -> Any:
-    """What the YAML reader gives, as plain data; notes the line of each key, and what a recipe cannot hold."""
+    """The YAML reader's output as plain data; notes the line of each key, and values that a recipe cannot hold."""
     if isinstance(node, CommentedMap):
         for name in node:
             if name in (node.lc.data or {}):  # not so for what a merge (<<) brought in
@@ -249,7 +249,7 @@ def _put(data: Any, key: Key, value: Any) -> Any:
 
 
 def _prepared(kind: Any, value: Any, key: Key, folder: Path, problems: list[Problem]) -> Any:
-    """The value without its unknown keys, which are noted, and with its paths found."""
+    """The value without its unknown keys, which become problems, and with its paths looked up."""
     choices = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     inner = {get_origin(choice): get_args(choice) for choice in choices}
     if isinstance(value, dict):
@@ -267,7 +267,7 @@ def _prepared(kind: Any, value: Any, key: Key, folder: Path, problems: list[Prob
 def _known(kind: Any, value: dict[str, Any], key: Key, folder: Path, problems: list[Problem]) -> dict[str, Any]:
     allowed = [each.name for each in fields(kind) if each.init]
     for name in value.keys() - allowed:
-        told = f"unknown key{did_you_mean(name, allowed)}, got {show(value[name])}; allowed: {', '.join(allowed)}"
-        problems.append(Problem((*key, name), told))
+        text = f"unknown key{did_you_mean(name, allowed)}, got {show(value[name])}; allowed: {', '.join(allowed)}"
+        problems.append(Problem((*key, name), text))
     kinds = get_type_hints(kind)
     return {name: _prepared(kinds[name], value[name], (*key, name), folder, problems) for name in value if name in allowed}

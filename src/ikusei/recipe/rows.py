@@ -1,6 +1,6 @@
-"""The rows that a recipe learns from, is measured on and replays; what is wrong with them is reported here, before training.
+"""The rows that a recipe trains on, is evaluated on and replays. What is wrong with them is reported here, before training.
 
-They need a tokenizer and the model's context, and no weights: so those of a later stage can be looked at before the first one begins.
+These checks need a tokenizer and the model's context length, but no weights: so a later stage's rows are checked before the first stage.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FIRST = 64  # rows that tell of what kind all are
 
 
 def train_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, context: int) -> Rows:
-    """The rows to learn from. Raises ValueError where they do not fit the context or are not what the algorithm learns from."""
+    """The rows to train on. Raises ValueError where they do not fit the context, or the algorithm does not learn from their kind."""
     samples, train, num_rows = recipe.loop.samples, recipe.train, recipe.task.num_rows("train")
     rows = Rows(recipe.task, tokenizer, recipe.seed, context, *(() if samples else (train.in_order, train.cut_at)))
     if num_rows is None and not samples and train.filtered:
@@ -49,8 +49,8 @@ def train_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, context: int)
 
 
 def held_out_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, context: int) -> Rows:
-    """The rows to measure on. Raises ValueError where they do not fit the context, also with the examples that are asked for, and where
-    the run is to stop by them and there are none."""
+    """The rows to evaluate on. Raises ValueError where they do not fit the context, also with few-shot examples in the prompt, and where
+    the run stops by them but there are none."""
     rows = Rows(recipe.eval_task, tokenizer, recipe.seed, context)
     rows.held_out(recipe.eval.num_prompts)
     sampled = recipe.reward_specs and "reward" not in recipe.needs
@@ -62,7 +62,7 @@ def held_out_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, context: i
 
 
 def replayed_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, context: int) -> Rows | None:
-    """The rows that are replayed, where there are any. Raises ValueError where one has nothing to learn from."""
+    """The rows to replay, if any. Raises ValueError where one has nothing to learn from."""
     if recipe.replay_task is None:
         return None
     rows = Rows(recipe.replay_task, tokenizer, recipe.seed, context)
@@ -82,7 +82,7 @@ def texts_of(task: Task) -> Iterator[str]:
 
 
 def must_be_collectable(recipe: Recipe, num_prompts: int) -> None:
-    """Raises ValueError where prompts would be asked twice, or a column of theirs would change what the collected rows mean."""
+    """Raises ValueError where a prompt would be sampled twice, or one of its columns would change what the collected rows mean."""
     rows = recipe.task.num_rows("train")
     if rows is not None and rows < num_prompts:
         raise ValueError(f"collect.num_prompts: {num_prompts}, and the task has {rows} training rows; allowed: each prompt once")

@@ -1,4 +1,4 @@
-"""The recipe: one YAML file that says a whole run. It is read, strictly, into the frozen classes that the run is made of.
+"""The recipe: one YAML file that describes a whole run, read strictly into the frozen classes that the run is made of.
 
     seed: 0
     model: seedling                          # a folder, a hub id, `seedling`, or a mapping that makes one from scratch
@@ -6,10 +6,10 @@
     rewards: [exact, {path: my_reward.py:score, weight: 0.5}]
     algorithm: {name: my_loss.py:MyLoss}     # a user's own class, from a file or `package.module:Class`
     train: {steps: 100}                      # the settings of the loop that the algorithm learns by
-    collect: {kind: pairs}                   # instead of algorithm and train: the model's own answers become data
+    collect: {kind: pairs}                   # instead of algorithm and train: write the model's own answers as data
 
-Defaults give way to the file, and the file to `key=value` overrides. Relative paths start at the recipe's folder where they exist there,
-else at the working directory. The classes are imported only when a recipe is read, so that the command line starts without torch.
+`key=value` overrides win over the file, and the file over defaults. A relative path is looked up in the recipe's folder first, then in the
+working directory. The classes are imported only when a recipe is read, so the command line starts without torch.
 
 Left out: recipes made of other recipes.
 """
@@ -60,7 +60,7 @@ NOT_FOLDERS = frozenset({"seedling", "characters"})  # names of ours, also where
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole run; the classes of the sections are those of the tables above. One that collects has no algorithm and no train (None)."""
+    """A whole run. The classes of its sections are in the tables above. A recipe that collects has neither algorithm nor train (None)."""
 
     name: str
     seed: int  # 0 or more
@@ -79,17 +79,17 @@ class Recipe:
 
     @property
     def loop(self) -> Any:
-        """The settings of what this recipe does: it trains, from samples or from rows, or it collects."""
+        """The settings of the loop that this recipe runs: online, supervised or collection."""
         return self.train if self.collect is None else self.collect
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the algorithm needs of the loop (protocols.py); nothing where there is none."""
+        """What the algorithm needs of the loop (protocols.py); empty without an algorithm."""
         return frozenset() if self.algorithm is None else frozenset(self.algorithm.needs)
 
     @property
     def reward_specs(self) -> tuple[RewardSpec, ...]:
-        """The rewards that are asked: the recipe's own, else those that the task brings, else those of the task it is evaluated on."""
+        """The rewards in use: the recipe's own, else those of the task, else those of the task it is evaluated on."""
         if self.rewards:
             return self.rewards
         brought = self.task.rewards or self.eval_task.rewards
@@ -105,7 +105,7 @@ Source = str | Path | Mapping[str, Any] | Recipe
 
 
 def document_of(recipe: Source) -> Document:
-    """A recipe as plain data: of a file, of a mapping of its sections, or of one that was read. Raises RecipeError."""
+    """A recipe as plain data, from a file, from a mapping of its sections, or from a `Recipe`. Raises RecipeError."""
     if isinstance(recipe, Recipe):
         return document({**resolved(recipe), "name": recipe.name}, recipe.name)
     if isinstance(recipe, Mapping):
@@ -114,21 +114,21 @@ def document_of(recipe: Source) -> Document:
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a file. Raises RecipeError with everything that is wrong in the file and the overrides."""
+    """Read a recipe file. Raises RecipeError with everything that is wrong in the file and the overrides."""
     return read_document(parse(path), overrides)
 
 
 def read_document(document: Document, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a document that was parsed."""
-    document = _valued(spelled_out(with_overrides(spelled_out(document), overrides)))
-    kinds, document = _chosen(_with_defaults(document))
-    built = build(make_dataclass("Recipe", kinds.items(), frozen=True), document)
+    """The recipe in a parsed document. Raises RecipeError."""
+    document = _with_named_values(spelled_out(with_overrides(spelled_out(document), overrides)))
+    classes, document = _choose_classes(_with_defaults(document))
+    built = build(make_dataclass("Recipe", classes.items(), frozen=True), _with_paths(document))
     absent = {"eval_task": built.task, "replay_task": None, "algorithm": None, "train": None, "collect": None}
     return Recipe(**{**absent, **vars(built)})
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
-    """Plain data with every default filled in; written as YAML it reads back to an equal recipe."""
+    """The recipe as plain data with every default filled in. Written as YAML it reads back to an equal recipe."""
     data = plain(recipe)
     for section, registry in NAMED.items():
         if data[section] is not None:
@@ -137,7 +137,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
 
 
 def spelled_out(document: Document) -> Document:
-    """The document with short forms in full, so that an override can reach inside: `task: gym` is `task: {name: gym}`."""
+    """The document with short forms written out, so that overrides can reach inside: `task: gym` becomes `task: {name: gym}`."""
     data = dict(document.data)
     for section in NAMED.keys() & data.keys():
         if isinstance(data[section], str):
@@ -147,8 +147,8 @@ def spelled_out(document: Document) -> Document:
     return replace(document, data=data)
 
 
-def _valued(document: Document) -> Document:
-    """The document with the class and the numbers that the name of a value stands for; what is given beside it wins."""
+def _with_named_values(document: Document) -> Document:
+    """The document with a named value (`dapo`) replaced by its class and numbers; numbers that are given beside the name win."""
     given = document.data.get("algorithm")
     if not isinstance(given, dict) or str(given.get("name")) not in named_values():
         return document
@@ -157,51 +157,71 @@ def _valued(document: Document) -> Document:
 
 
 def _with_defaults(document: Document) -> Document:
-    """Sections that are absent or empty (all their lines commented out) take their defaults."""
+    """Sections that are absent, or empty because all their lines are commented out, take their defaults."""
     trains = {} if "collect" in document.data else {"train": {}}
     empty = {"rewards": [], **trains, **{section: {} for section in SETTINGS}}
     given = {key: value for key, value in document.data.items() if value is not None or key not in (*empty, *OPTIONAL)}
     return replace(document, data={"name": document.path.stem, "seed": 0, "model": "seedling", **empty, **given})
 
 
-def _chosen(document: Document) -> tuple[dict[str, Any], Document]:
-    """The class of each section, and the document without the names that chose them."""
+def _choose_classes(document: Document) -> tuple[dict[str, Any], Document]:
+    """The class of each section, and the document without the names that chose them. Any stands for a class that is not known: of its
+    fields nothing can be said."""
     data, folder = dict(document.data), document.path.parent
-    problems: list[Problem] = []
-    settings = {section: imported(path) for section, path in SETTINGS.items()}
-    kinds = {"name": str, "seed": Annotated[int, Field(ge=0)], "model": str, **settings}
     collects = "collect" in data
+    classes: dict[str, Any] = {"name": str, "seed": Annotated[int, Field(ge=0)]}
+    classes["model"] = imported(MAKE_MODEL) if isinstance(data["model"], dict) else str
+    classes |= {section: imported(path) for section, path in SETTINGS.items()}
+    problems: list[Problem] = []
     if collects:
-        kinds["collect"] = imported(COLLECT)
-        data["collect"] = data["collect"] or {}
-        both = [section for section in ("algorithm", "train") if section in data]
-        problems += [Problem((section,), "given beside collect; a recipe collects or trains: drop one of them") for section in both]
+        classes["collect"], data["collect"] = imported(COLLECT), data["collect"] or {}
+        problems += _problems_beside_collect(data)
+
     for section in NAMED:
-        if section in data or not (section in OPTIONAL or (collects and section == "algorithm")):
-            try:
-                kinds[section], data[section] = _class_and_fields(section, data.get(section), folder)
-            except ValueError as error:  # of the fields of an unknown class nothing can be said
-                problems.append(Problem((section, "name"), str(error)))
-                kinds[section], data[section] = Any, None
-    if kinds.get("algorithm", Any) is Any:
-        kinds |= {} if collects else {"train": Any}
-    else:
-        from_texts = vars(kinds["algorithm"]).get("supervised", False)  # see `protocols.Algorithm`
-        kinds["train"] = imported(SUPERVISED_LOOP if from_texts else ONLINE_LOOP)
-    if isinstance(data["model"], dict):
-        kinds["model"] = imported(MAKE_MODEL)
-    data["model"] = _folders_found(data["model"], folder)
-    if isinstance(data["policy"], dict) and data["policy"].get("critic") not in (None, "head", "separate"):
-        data["policy"] = {**data["policy"], "critic": _folders_found(data["policy"]["critic"], folder)}
-    kinds["rewards"] = tuple[imported(REWARD), ...]
-    if isinstance(data["rewards"], list):
-        data["rewards"] = [_reward(each, folder) for each in data["rewards"]]
-        problems += _reward_problems(data["rewards"])
-    return kinds, replace(document, data=data).with_problems(problems)
+        may_be_absent = section in OPTIONAL or (collects and section == "algorithm")
+        if may_be_absent and section not in data:
+            continue
+        try:
+            classes[section], data[section] = _class_and_fields(section, data.get(section), folder)
+        except ValueError as error:
+            classes[section], data[section] = Any, None
+            problems.append(Problem((section, "name"), str(error)))
+
+    train = _loop_class(classes.get("algorithm", Any))
+    if not collects or train is not Any:
+        classes["train"] = train
+    classes["rewards"] = tuple[imported(REWARD), ...]
+    return classes, replace(document, data=data).with_problems(problems)
+
+
+def _problems_beside_collect(data: Mapping[str, Any]) -> list[Problem]:
+    text = "given beside collect; a recipe collects or trains: drop one of them"
+    return [Problem((section,), text) for section in ("algorithm", "train") if section in data]
+
+
+def _loop_class(algorithm: Any) -> Any:
+    """The settings of the loop that an algorithm learns by; Any where the algorithm is not known."""
+    if algorithm is Any:
+        return Any
+    supervised = vars(algorithm).get("supervised", False)  # see `protocols.Algorithm`
+    return imported(SUPERVISED_LOOP if supervised else ONLINE_LOOP)
+
+
+def _with_paths(document: Document) -> Document:
+    """The document with the models and files that it names found from the recipe's folder, and rewards with both name and path."""
+    data, folder = dict(document.data), document.path.parent
+    data["model"] = _with_folders(data["model"], folder)
+    policy = data["policy"]
+    if isinstance(policy, dict) and policy.get("critic") not in (None, "head", "separate"):
+        data["policy"] = {**policy, "critic": _with_folders(policy["critic"], folder)}
+    if not isinstance(data["rewards"], list):
+        return replace(document, data=data)
+    data["rewards"] = [_reward(each, folder) for each in data["rewards"]]
+    return replace(document, data=data).with_problems(_reward_problems(data["rewards"]))
 
 
 def _class_and_fields(kind_of: str, section: Any, folder: Path) -> tuple[type, dict[str, Any]]:
-    """The class that a section names, and the rest of the section. Raises ValueError with the names that there are."""
+    """The class that a section names, and its other fields. Raises ValueError with the names that are allowed."""
     registry = NAMED[kind_of]
     known = [*registry, *(named_values() if kind_of == "algorithm" else ())]
     allowed = f"allowed: {', '.join(known)}, or a class of your own as my_file.py:MyClass or package.module:MyClass"
@@ -215,12 +235,12 @@ def _class_and_fields(kind_of: str, section: Any, folder: Path) -> tuple[type, d
     return kind, {key: value for key, value in section.items() if key != "name"}
 
 
-def _folders_found(model: Any, folder: Path) -> Any:
-    """A model, or the tokenizer of one to be made, may be a folder: then it is found as paths are."""
+def _with_folders(model: Any, folder: Path) -> Any:
+    """A model with its folder looked up like a path; also the tokenizer of a model to be made, which may be a folder."""
     if isinstance(model, dict) and "tokenizer" in model:
-        return {**model, "tokenizer": _folders_found(model["tokenizer"], folder)}
+        return {**model, "tokenizer": _with_folders(model["tokenizer"], folder)}
     if isinstance(model, list):
-        return [_folders_found(each, folder) for each in model]
+        return [_with_folders(each, folder) for each in model]
     if not isinstance(model, str) or model in NOT_FOLDERS:
         return model
     found = resolve_path(model, folder)
@@ -228,7 +248,7 @@ def _folders_found(model: Any, folder: Path) -> Any:
 
 
 def _reward(given: Any, folder: Path) -> Any:
-    """A reward with both its name and its path: each of them is told by the other."""
+    """A reward with both name and path, each filled in from the other, and with the paths in its settings looked up."""
     path = given.get("path", given.get("name")) if isinstance(given, dict) else None
     if not isinstance(path, str):
         return given
@@ -236,7 +256,7 @@ def _reward(given: Any, folder: Path) -> Any:
     name = given.get("name", path.replace(":", ".").rpartition(".")[2])
     settings = given.get("settings")
     if path == LEARNED and isinstance(settings, dict):
-        found = {key: _folders_found(value, folder) for key, value in settings.items() if key in ("model", "models")}
+        found = {key: _with_folders(value, folder) for key, value in settings.items() if key in ("model", "models")}
         given = {**given, "settings": {**settings, **found}}
     if path in BUILT_IN and isinstance(settings, dict):
         files = BUILT_IN.constant(path, "files", ())

@@ -1,4 +1,4 @@
-"""Write a commented recipe for a user's own data. Its columns decide what is learned from: texts, pairs, rankings, labels or samples."""
+"""`ikusei new`: write a commented recipe for a user's data. Its columns decide the method: texts, pairs, rankings, labels or sampling."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ train:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is written of data that is learned from: the words of the recipe, and the learning rates of a small and of a large model."""
+    """The words of a recipe for one kind of data, and learning rates for a small and a large model."""
 
     title: str
     columns: str
@@ -106,7 +106,7 @@ LABELS = Kind(
 
 
 def write_recipe(recipe: Path, data: Path, reward: str | None, model: str) -> list[str]:
-    """Writes the file and says what comes next. Raises ValueError where the file exists or the data cannot be read."""
+    """Writes the file; returns lines that say what comes next. Raises ValueError where the file exists or the data cannot be read."""
     if recipe.exists():
         raise ValueError(f"{recipe}: exists, and is not overwritten; choose another name or remove it")
     if reward is not None and ":" not in reward and reward not in BUILT_IN:
@@ -132,7 +132,7 @@ def write_recipe(recipe: Path, data: Path, reward: str | None, model: str) -> li
 
 
 def kind_of(row: Example) -> Kind | None:
-    """What can be learned from rows like this one as they are; None where they only ask."""
+    """What kind of data a row is; None where it holds only a prompt."""
     if not row.responses:
         return None
     if row.labels is not None:

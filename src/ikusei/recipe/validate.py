@@ -1,6 +1,6 @@
-"""What must hold of a recipe before anything is loaded: a list of named rules, each of which says what is wrong, or None.
+"""Rules that a recipe must satisfy before anything is loaded. Each is a named function that returns what is wrong, or None.
 
-Rules about rows stand in rows.py, since these need a tokenizer.
+Rules about rows are in rows.py, since they need a tokenizer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Rule = Callable[[Recipe], str | None]
 
 
 def validate(recipe: Recipe) -> None:
-    """Raises ValueError with everything that is wrong, a line each."""
+    """Raises ValueError with everything that is wrong, one line for each problem."""
     problems = [problem for rule in CLASSES if (problem := rule(recipe))]
     problems = problems or [problem for rule in RULES if (problem := rule(recipe))]  # of a class that lacks members nothing can be asked
     if problems:

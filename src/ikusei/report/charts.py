@@ -1,4 +1,4 @@
-"""Which metrics of a run become charts, in what order, and what is said under them."""
+"""Which metrics of a run become charts, in what order, with which notes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHARTS = (  # metric, or two that are drawn together; title; whether it is a sha
     (("logps/chosen", "logps/rejected"), "Log-probability of the answers, nats", False, True),
     (("loss",), "Loss", False, True),
     (("replay/loss",), "Loss on the replayed text", False, True),
-    (("pairs/left",), "Pairs that the policy has not outgrown", False, True),
+    (("pairs/left",), "Pairs left after filtering", False, True),
     (("rows",), "Rows collected", False, True),
     (("thoughts/mean_length",), "Length of thoughts, characters", False, True),
     (("thoughts/empty",), "Empty thoughts", True, True),

@@ -1,4 +1,4 @@
-"""What a run that collects has gathered, for its report: how many rows, from what share of the prompts, and three of them."""
+"""The part of a report that is about collected rows: how many, from what share of the prompts, and three examples."""
 
 from __future__ import annotations
 

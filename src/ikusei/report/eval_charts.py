@@ -1,4 +1,4 @@
-"""The charts of evaluations: what many tries reach, what one choice among many is worth, prompt by prompt, and how sure it is."""
+"""Charts of evaluations: pass@k and choosers over k, right answers prompt by prompt, and calibration of the greedy answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages of an evaluation and of a comparison, each one HTML file that needs nothing else: figures, charts, and who solves what alone."""
+"""Pages of one evaluation and of a comparison: self-contained HTML with figures, charts, and the prompts that only one model solves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same questions before and after, side by side: which are shown, and what of them. The rule is fixed, so that nothing is picked."""
+"""The same questions before and after, side by side. A fixed rule chooses them, so nothing is cherry-picked."""
 
 from __future__ import annotations
 

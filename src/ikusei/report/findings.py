@@ -1,7 +1,7 @@
-"""What a run has gained: the figures in large, and sentences that claim no more than the intervals do.
+"""What a run changed: large figures, and sentences that claim no more than the intervals do.
 
-What was measured decides what is said: sampled answers that rewards judge, pairs that a policy learned to prefer, rankings that a reward
-model puts in order, texts that a model predicts. Of a run that was not measured the steps are told, and the label says so.
+What was measured decides what is reported: sampled answers that rewards scored, pairs, rankings of a reward model, texts. A run without
+evaluations is described by its steps, and the label says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NUM_ENDS = 5  # steps averaged at either end where no evaluation says what was g
 
 @dataclass(frozen=True)
 class Card:
-    """A figure before and after, in large; before is None where there is nothing to compare it with."""
+    """A large figure before and after; `before` is None where there is nothing to compare with."""
 
     label: str
     before: str | None
@@ -32,7 +32,7 @@ class Card:
 
 
 def cards(record: RunRecord) -> Iterator[Card]:
-    """What was gained, by the evaluations; without them by the steps."""
+    """The large figures, from the evaluations, or without these from the steps."""
     before, after = record.before, record.after
     if record.collects:
         yield from of_collection(record)
@@ -42,18 +42,18 @@ def cards(record: RunRecord) -> Iterator[Card]:
 
 
 def of_answers(before: Evaluation | None, after: Evaluation | None) -> Iterator[Card]:
-    """Figures that both have. Not a number that repeats a share, as the mean of rewards of 0 and 1 does, nor one that is 0 in both."""
+    """Figures that both have. Left out: a mean that repeats a share, as with rewards of 0 and 1, and numbers that are 0 in both."""
     if not (before and after and before.sampled and after.sampled):
         return
-    told: list[tuple[Interval, Interval]] = []
+    shown: list[tuple[Interval, Interval]] = []
     for figure in (each for each in answers.FIGURES if each.large):
         keys = [key for key in before.results if key in after.results and belongs(key, answers.FIGURES) is figure]
         for key in sorted(keys, key=figure.k)[-1:]:
             label = figure.large.format(k=figure.k(key))
             old, new = before.intervals.get(key), after.intervals.get(key)
             was, now = before.number(key), after.number(key)
-            if old and new and (figure.share or (old, new) not in told):
-                told.append((old, new))
+            if old and new and (figure.share or (old, new) not in shown):
+                shown.append((old, new))
                 yield pair(label, old, new, figure.share)
             elif was is not None and now is not None and max(was, now) > 0:
                 yield Card(label, number(was, figure.share), number(now, figure.share), figure.note)
@@ -108,24 +108,24 @@ def shared(before: Evaluation | None, after: Evaluation | None) -> list[int]:
 
 
 def tells_more(*made: Evaluation) -> bool:
-    """False where rewards are 0 or 1 alone, for then the mean reward is pass@1."""
+    """Whether the mean reward differs from pass@1. It does not where every reward is 0 or 1."""
     return any(1 in each.pass_at and each.pass_at[1] != each.intervals.get("reward") for each in made)
 
 
 def words(record: RunRecord) -> Iterator[str]:
-    """What the figures mean."""
+    """Sentences about the figures."""
     before, after = record.before, record.after
     if record.collects:
         yield from collection.sentences(record)
         return
-    told = [*on_answers(record), *of_figures(before, after), *on_scale(record)]
-    yield from told or of_figures(before, after, fallback=True)
+    sentences = [*on_answers(record), *of_figures(before, after), *on_scale(record)]
+    yield from sentences or of_figures(before, after, fallback=True)
     if not (before and after and shared(before, after)):
         yield what_is_missing(record)
 
 
 def of_figures(before: Evaluation | None, after: Evaluation | None, fallback: bool = False) -> Iterator[str]:
-    """What each figure says of itself."""
+    """The sentence of each figure."""
     for figure in (*answers.FIGURES, *rows.FIGURES):
         sentence = figure.sentence(before, after) if figure.sentence and after and figure.fallback == fallback else None
         if sentence:
@@ -133,7 +133,7 @@ def of_figures(before: Evaluation | None, after: Evaluation | None, fallback: bo
 
 
 def on_answers(record: RunRecord) -> Iterator[str]:
-    """Prompt by prompt: what is hard for both models does not blur the difference."""
+    """The paired comparison of before and after."""
     before, after, found = record.before, record.after, comparison.of_run(record)
     if not (before and after and found):
         return
@@ -149,7 +149,7 @@ def on_answers(record: RunRecord) -> Iterator[str]:
 
 
 def within_reach(found: Comparison, most: int, one: str = "the trained model", other: str = "the base") -> Iterator[str]:
-    """What many tries reach, who alone reaches it, and where the curves meet."""
+    """pass@k at the largest k, the questions that only one model solves, and where the curves cross."""
     likelier = ": right answers have become likelier, few or none are new" if above_or_below(found.gains[1]) == "higher" else ""
     yield {
         "higher": f"In {most} tries {one} also finds right answers that {other} did not find.",
@@ -166,10 +166,10 @@ def within_reach(found: Comparison, most: int, one: str = "the trained model", o
 
 
 def on_the_proxy(record: RunRecord, before: Evaluation, after: Evaluation) -> Iterator[str]:
-    """A reward that is trained on and rises while the gold ones do not is how a cheated reward looks."""
+    """A warning where a trained-on reward rose and no gold reward did: a cheated reward looks like this."""
     specs = record.settings.get("rewards") or []
     gold = [f"rewards/{spec['name']}" for spec in specs if spec["gold"]]
-    old, new = before.reward_parts, after.reward_parts
+    old, new = before.by_reward, after.by_reward
     moved = {key: ordering(old[key], new[key]) for key in old if key in new}
     trained = [key for key, how in moved.items() if key not in gold and how == "higher"]
     if trained and gold and all(moved.get(key) != "higher" for key in gold):
@@ -181,14 +181,14 @@ def on_the_proxy(record: RunRecord, before: Evaluation, after: Evaluation) -> It
 
 
 def on_scale(record: RunRecord) -> Iterator[str]:
-    """Of a reward model whose rewards were normalised."""
+    """The normalisation of a reward model, if there was one."""
     for event in [event for event in record.events if event["kind"] == "normalised"][-1:]:
         before = f"before that their mean was {digits(event['mean'])} and their spread {digits(event['std'])}"
         yield f"Its scale is that of what the model it is made from writes: there rewards have mean 0 and spread 1 ({before})."
 
 
 def what_is_missing(record: RunRecord) -> str:
-    """What was not measured, and so is not known."""
+    """What was not measured."""
     made = {"of the base": record.before, "of the trained model": record.after}
     missing = " and ".join(name for name, evaluation in made.items() if evaluation is None)
     if missing:

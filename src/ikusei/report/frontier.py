@@ -1,4 +1,4 @@
-"""Accuracy over the tokens that are spent on an answer, a line for each test-time method, drawn as the report's charts are."""
+"""Accuracy over tokens spent on an answer, one line for each test-time method, as a chart of the report."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The report of a road: what the model could do at its start and can do at its end, and what each stage had in it.
+"""The report of a pipeline: what the model could do at the start and at the end, and what each stage contributed.
 
-Figures of two stages stand beside each other only where they were measured alike: the same prompts, the same judges, the same sampling.
-The rest of what a stage measured is in its own report, which this page leads to. A road that ended midway gets a page that says so.
+Figures of two stages are compared only where they were measured alike: same prompts, same judges, same sampling. Everything else is in the
+stages' own reports, which this page links to. A pipeline that ended midway gets a page that says so.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ikusei.run.comparison import between
 from ikusei.run.read import Evaluation, RunRecord, read_run
 
 START = "start"
-LENS = "lens.svg"  # P(set) by stage, where the road drew it
+MASS_CHART = "lens.svg"  # P(set) by stage, where the pipeline drew it
 
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage as far as it came; no record where it has not begun."""
+    """One stage; `record` is None where it has not begun."""
 
     folder: str
     name: str
@@ -41,8 +41,8 @@ class StageRecord:
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """A measurement of answers, and where on the road it was made."""
+class StageEvaluation:
+    """An evaluation of answers, and after or before which stage it was made."""
 
     label: str
     record: RunRecord
@@ -52,7 +52,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class StageLine:
-    """A stage in the table."""
+    """A stage's row in the table."""
 
     stage: StageRecord
     did: str
@@ -62,23 +62,24 @@ class StageLine:
 
 
 def write_overview(run_folder: Path, stages: Sequence[str]) -> Path:
-    """Writes report.html into the folder of a road and returns its path. `stages` are the names of its stages' folders, in order.
+    """Writes report.html into the folder of a pipeline and returns its path. `stages` are the names of its stages' folders, in order.
 
     Raises:
         ValueError: it is no run folder.
     """
-    road = read_run(run_folder)
+    pipeline = read_run(run_folder)
     each = [read_stage(run_folder, name) for name in stages]
     records = [stage.record for stage in each if stage.record]
+    seconds = sum(record.seconds for record in records)
     every = list(points_of(each))
     points = alike(every)
-    lens = run_folder / LENS
+    lens = run_folder / MASS_CHART
     page = render(
         "overview.html.j2",
-        about=road.about,
-        subtitle=f"{run_folder.name} · {plural(len(each), 'stage')} · {duration(sum(s.seconds for s in records))} · {road.about['status']}",
-        unfinished=unfinished(each, road),
-        failure=[event["text"] for record in [*records, road] for event in record.events if event["kind"] == "error"][-1:],
+        about=pipeline.about,
+        subtitle=f"{run_folder.name} · {plural(len(each), 'stage')} · {duration(seconds)} · {pipeline.about['status']}",
+        unfinished=unfinished(each, pipeline),
+        failure=[event["text"] for record in [*records, pipeline] for event in record.events if event["kind"] == "error"][-1:],
         cards=list(cards(points)),
         words=list(words(points, every)),
         charts=list(charts(points)),
@@ -88,9 +89,9 @@ def write_overview(run_folder: Path, stages: Sequence[str]) -> Path:
         costs=costs(records),
         spent=list(spent(records)),
         alarms=[{**alarm, "name": f"{s.name}: {alarm['name']}"} for s in each if s.record for alarm in alarms(s.record)],
-        trouble=[*trouble(road), *(f"{s.name}: {text}" for s in each if s.record for text in trouble(s.record))],
+        trouble=[*trouble(pipeline), *(f"{s.name}: {text}" for s in each if s.record for text in trouble(s.record))],
         failures=[f"{s.name}: {text}" for s in each if s.record for text in failures(s.record)],
-        recipe=road.recipe,
+        recipe=pipeline.recipe,
     )
     files.write_text(run_folder / "report.html", page)
     return run_folder / "report.html"
@@ -102,8 +103,8 @@ def read_stage(run_folder: Path, folder: str) -> StageRecord:
     return StageRecord(folder, folder.partition("-")[2], record, (path / "report.html").is_file())
 
 
-def unfinished(stages: Sequence[StageRecord], road: RunRecord) -> str:
-    """Of a road that did not come to its end, where it stopped."""
+def unfinished(stages: Sequence[StageRecord], pipeline: RunRecord) -> str:
+    """For a pipeline that did not finish: where it stopped."""
     how = {
         "failed": "failed",
         "interrupted": "was interrupted",
@@ -112,36 +113,36 @@ def unfinished(stages: Sequence[StageRecord], road: RunRecord) -> str:
     }
     at = next((stage for stage in stages if stage.status != "finished"), None)
     where = f"in stage {stages.index(at) + 1} of {len(stages)}, {at.name}" if at else "after its last stage"
-    return f"This road {how.get(road.about['status'], 'ended')} {where}. What follows is what it has left so far."
+    return f"This pipeline {how.get(pipeline.about['status'], 'ended')} {where}. What follows is what it has left so far."
 
 
-def points_of(stages: Sequence[StageRecord]) -> Iterator[Measurement]:
-    """Every measurement of answers along the road, in order."""
+def points_of(stages: Sequence[StageRecord]) -> Iterator[StageEvaluation]:
+    """Every evaluation of answers in the pipeline, in order."""
     trained = False
     for stage in stages:
         if stage.record is None:
             continue
         if stage.record.before and stage.record.before.sampled:
-            yield Measurement(f"before {stage.name}" if trained else START, stage.record, stage.record.before, is_before=True)
+            yield StageEvaluation(f"before {stage.name}" if trained else START, stage.record, stage.record.before, is_before=True)
         if stage.record.after and stage.record.after.sampled:
-            yield Measurement(stage.name, stage.record, stage.record.after, is_before=False)
+            yield StageEvaluation(stage.name, stage.record, stage.record.after, is_before=False)
         trained = trained or raises_a_model(stage.record)
 
 
 def raises_a_model(record: RunRecord) -> bool:
-    """False for a stage that collects or makes a reward model: the model that answers is the same after it."""
+    """Whether the stage trains a language model: not one that collects or trains a reward model."""
     return not (record.collects or (record.after and "agreement" in record.after.results))
 
 
-def alike(every: Sequence[Measurement]) -> list[Measurement]:
-    """Those that were measured as the last stage that was measured to its end; the first, and then what stands after a stage."""
+def alike(every: Sequence[StageEvaluation]) -> list[StageEvaluation]:
+    """Evaluations that were made like the last one after a stage: the first of them, then those after a stage."""
     ends = [point for point in every if not point.is_before]
     same = [point for point in every if ends and yardstick(point) == yardstick(ends[-1])]
     return same[:1] + [point for point in same[1:] if not point.is_before]
 
 
-def yardstick(point: Measurement) -> tuple[Any, ...]:
-    """What a figure of answers depends on besides the model: prompts, judges, sampling, and what counts as right."""
+def yardstick(point: StageEvaluation) -> tuple[Any, ...]:
+    """What a figure depends on besides the model: prompts, judges, sampling, and the threshold for a right answer."""
     settings = point.record.settings
     specs = settings.get("rewards") or []
     judges = [spec for spec in specs if spec["gold"]] or specs or [settings.get("eval_task", settings["task"])["name"]]
@@ -149,8 +150,8 @@ def yardstick(point: Measurement) -> tuple[Any, ...]:
     return prompts, judges, settings["sampling"], settings["eval"]["pass_at"], point.made.results["num_samples"]
 
 
-def figures_of(points: Sequence[Measurement]) -> list[tuple[str, str, bool]]:
-    """(figure, label, whether it is a share) of what can be told from the first point to the last."""
+def figures_of(points: Sequence[StageEvaluation]) -> list[tuple[str, str, bool]]:
+    """(figure, label, whether it is a share) of the figures that the first and the last evaluation have."""
     both = points[0].made.intervals.keys() & points[-1].made.intervals.keys()
     gold = [f"rewards/{spec['name']}" for spec in points[-1].record.settings.get("rewards") or [] if spec["gold"]]
     found = [("pass@1", large("pass@1"), True)]
@@ -161,20 +162,20 @@ def figures_of(points: Sequence[Measurement]) -> list[tuple[str, str, bool]]:
 
 
 def large(name: str) -> str:
-    """How a figure of answers is called among the large ones."""
+    """A figure's name among the large figures."""
     return next(figure.large for figure in answers.FIGURES if figure.name == name)
 
 
-def cards(points: Sequence[Measurement]) -> Iterator[Card]:
+def cards(points: Sequence[StageEvaluation]) -> Iterator[Card]:
     if len(points) > 1:
         for key, label, share in figures_of(points):
             yield findings.pair(label, points[0].made.intervals[key], points[-1].made.intervals[key], share)
 
 
-def words(points: Sequence[Measurement], every: Sequence[Measurement]) -> Iterator[str]:
-    """From the start to the end, in sentences that claim no more than the intervals do."""
+def words(points: Sequence[StageEvaluation], every: Sequence[StageEvaluation]) -> Iterator[str]:
+    """Sentences about start and end, which claim no more than the intervals do."""
     if len(points) < 2:
-        yield "What the road has gained is not known: its answers were not measured at two places in the same way."
+        yield "What the pipeline has gained is not known: its answers were not measured at two places in the same way."
         return
     first, last = points[0], points[-1]
     since = {START: "From the start"}.get(first.label, f"From {first.label}" if first.is_before else f"From after {first.label}")
@@ -186,7 +187,7 @@ def words(points: Sequence[Measurement], every: Sequence[Measurement]) -> Iterat
 
 
 def change_between(first: Evaluation, last: Evaluation, key: str) -> str:
-    """Prompt by prompt where answers are right or wrong, else by the two intervals."""
+    """The paired difference where answers are right or wrong, else the two intervals."""
     found = between(last, first) if key == "pass@1" else None
     if found is not None:
         unsure = "neither gain nor loss can be claimed: " if above_or_below(found.gains[1]) == "same" else ""
@@ -198,8 +199,8 @@ def change_between(first: Evaluation, last: Evaluation, key: str) -> str:
     }[ordering(first.intervals[key], last.intervals[key])]
 
 
-def charts(points: Sequence[Measurement]) -> Iterator[Chart]:
-    """The figures of answers by stage; of pass@k the first and the largest k."""
+def charts(points: Sequence[StageEvaluation]) -> Iterator[Chart]:
+    """Figures of answers by stage; pass@k at the smallest and the largest k."""
     if len(points) < 2:
         return
     labels = [point.label for point in points]
@@ -228,7 +229,7 @@ def what_it_did(record: RunRecord) -> str:
 
 
 def key_figures(record: RunRecord) -> Iterator[str]:
-    """What a stage is to be judged by, before and after it."""
+    """A stage's main figures, before and after it."""
     before, after = record.before, record.after
     if record.collects:
         share = collection.share_of_prompts(record) if record.step else None

@@ -1,6 +1,6 @@
-"""The report's charts: drawn by matplotlib, given out as SVG to stand inside the page and to take its colours and its font.
+"""Charts of the report: drawn by matplotlib, returned as SVG that takes the colours and font of its page.
 
-Colours are written as stand-ins (#00000n) and exchanged for the page's CSS variables, so that one drawing serves light and dark.
+Colours are written as placeholders (#00000n) and replaced by the page's CSS variables, so one drawing serves light and dark.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def calibration(tables: Mapping[str, Sequence[tuple[float, float]]]) -> str:
 
 
 def by_stage(name: str, stages: Sequence[str], lines: Mapping[str, Sequence[Interval]], share: bool) -> str:
-    """Figures after each stage of a road, with their intervals, as SVG."""
+    """Figures after each stage of a pipeline, with their intervals, as SVG."""
 
     def draw(axes: Axes) -> None:
         for place, ((label, line), colour) in enumerate(zip(lines.items(), cycle((AFTER, BEFORE, LOST)), strict=False)):
@@ -177,7 +177,7 @@ class Bar:
 
     label: str
     shares: Sequence[Interval]
-    told: Sequence[str]
+    captions: Sequence[str]
 
 
 def nested(names: Sequence[str], bars: Sequence[Bar]) -> str:
@@ -201,7 +201,7 @@ def nested(names: Sequence[str], bars: Sequence[Bar]) -> str:
                 x = place - 0.31 + 0.62 * (rank + 1) / (len(bar.shares) + 1)
                 for colour, width in ((GRID, 3.0), (INK, 1.2)) if share.low < share.high else ():  # cased, to be seen on any shade
                     axes.plot([x, x], [share.low, share.high], color=colour, linewidth=width, solid_capstyle="butt")
-            axes.text(place, 1.03, "\n".join(reversed(bar.told)), ha="center", va="bottom", color=INK, linespacing=1.35)
+            axes.text(place, 1.03, "\n".join(reversed(bar.captions)), ha="center", va="bottom", color=INK, linespacing=1.35)
         axes.set_ylim(0, 1)
         axes.set_xticks(range(len(bars)), [bar.label for bar in bars])
         in_percent(axes.yaxis)

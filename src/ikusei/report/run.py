@@ -1,7 +1,7 @@
-"""The report of a run: one HTML file that needs nothing else, made from the files of the run folder alone.
+"""The report of a run: one self-contained HTML file, made from the run folder alone.
 
-It says first what was gained, with intervals, then how it came about, what the model says now beside what it said before, what it cost and
-what went wrong. A run that failed midway, or was never evaluated, gets a report too, which says so.
+In order: what changed, with intervals; charts; the model's answers before and after; costs; what went wrong. A run that failed midway, or
+was never evaluated, gets a report too, which says so.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def write_report(run_folder: Path) -> Path:
 
 
 def pictured(before: Evaluation | None, after: Evaluation | None) -> Iterator[Picture]:
-    """What the evaluations look like: a reward model's certainty, and the answers of a language model."""
+    """Charts of the evaluations: a reward model's calibration, and the answers of a language model."""
     certainty = calibration(before, after)
     if certainty is not None:
         yield certainty
@@ -73,7 +73,7 @@ def pictured(before: Evaluation | None, after: Evaluation | None) -> Iterator[Pi
 
 
 def heading(record: RunRecord, run_folder: Path) -> dict[str, Any]:
-    """What stands over the page; of a run that did not finish, how it ended."""
+    """The head of the page; for a run that did not finish, how it ended."""
     how = {
         "failed": "failed",
         "interrupted": "was interrupted",
@@ -92,20 +92,20 @@ def heading(record: RunRecord, run_folder: Path) -> dict[str, Any]:
 
 def measured_on(record: RunRecord) -> dict[str, str]:
     """Under each table, how many prompts or rows it was measured on."""
-    before, after, found = record.before, record.after, dict[str, str]()
+    before, after, notes = record.before, record.after, dict[str, str]()
     for made in filter(None, (before, after)):
         of = made.results
         same = ", the same before and after" if before and after else ""
         if made.sampled:
-            told = f"{plural(of['num_prompts'], 'held-out prompt')}, {plural(of['num_samples'], 'sample')} of each{same}."
-            found[ANSWERS] = f"{told} In brackets 95% intervals over prompts. {pass_rule(record)}"
+            counts = f"{plural(of['num_prompts'], 'held-out prompt')}, {plural(of['num_samples'], 'sample')} of each{same}."
+            notes[ANSWERS] = f"{counts} In brackets 95% intervals over prompts. {pass_rule(record)}"
         if "num_rows" in of:
-            found[ROWS] = f"{plural(of['num_rows'], 'row')} that it does not learn from{same}. In brackets 95% intervals over rows."
+            notes[ROWS] = f"{plural(of['num_rows'], 'row')} that it does not learn from{same}. In brackets 95% intervals over rows."
         else:
-            found[ROWS] = f"Rows that it does not learn from{same}. In brackets 95% intervals over rows."
+            notes[ROWS] = f"Rows that it does not learn from{same}. In brackets 95% intervals over rows."
     if before and before.is_its_own_reference:
-        found[ROWS] += " Before the first step implicit rewards are 0 by definition: the model is its own reference."
-    return found
+        notes[ROWS] += " Before the first step implicit rewards are 0 by definition: the model is its own reference."
+    return notes
 
 
 def pass_rule(record: RunRecord) -> str:
@@ -114,7 +114,7 @@ def pass_rule(record: RunRecord) -> str:
 
 
 def render(template: str, **context: Any) -> str:
-    """A page of this folder's templates. What a template asks for and does not get is an error."""
+    """Render a template of this folder. A variable that the template lacks is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)

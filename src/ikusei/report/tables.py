@@ -1,4 +1,4 @@
-"""The tables of what was measured before and after: a line for each figure, under its name and with what it tells."""
+"""Tables of figures before and after: one line for each figure."""
 
 from __future__ import annotations
 

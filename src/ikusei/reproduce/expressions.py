@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from ikusei.reproduce.measuring import tiny_llama
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.tasks import generator, split_of
 from ikusei.types import Example, Split
 
@@ -62,14 +62,20 @@ def worth(a: str, first: str, b: str, second: str, c: str) -> int:
     return one(int(a), other(int(b), int(c))) if second == "*" and first != "*" else other(one(int(a), int(b)), int(c))
 
 
-def shown(lab: Lab, steps: int, model: Any = MODEL, start: int = 0) -> dict[str, Any]:
+def shown(workspace: Workspace, steps: int, model: Any = MODEL, start: int = 0) -> dict[str, Any]:
     """A recipe: so many steps of 64 right answers, from row `start` on."""
     train = {"steps": steps, "examples_per_step": 64, "lr": 1e-3, "warmup_steps": 20, "lr_shape": "constant", "save_every": LATER}
-    task = {"name": TASK, "shown": True, "start": lab.seed * ROWS + start}
+    task = {"name": TASK, "shown": True, "start": workspace.seed * ROWS + start}
     return {**UNWATCHED, "model": model, "task": task, "algorithm": "lm", "train": train}
 
 
-def rewarded(lab: Lab, model: Any, steps: int, start: int = 0, **train: Any) -> dict[str, Any]:
+def rewarded(workspace: Workspace, model: Any, steps: int, start: int = 0, **train: Any) -> dict[str, Any]:
     """A recipe: so many steps of 32 prompts, 8 answers to each, and the reward alone."""
     train = {"steps": steps, "prompts_per_step": 32, "num_responses": 8, "lr": 2e-4, "save_every": LATER, **train}
-    return {**UNWATCHED, "model": model, "task": {"name": TASK, "start": lab.seed * ROWS + start}, "algorithm": "dapo", "train": train}
+    return {
+        **UNWATCHED,
+        "model": model,
+        "task": {"name": TASK, "start": workspace.seed * ROWS + start},
+        "algorithm": "dapo",
+        "train": train,
+    }

@@ -1,4 +1,4 @@
-"""What claims measure: answers of a model to held-out prompts, what a judge says of them, how likely another model holds them.
+"""Measurements that claims share: answers to held-out prompts, their rewards, and their log-probs under another model.
 
 Letters: P prompts, n answers to each.
 """
@@ -21,7 +21,7 @@ from ikusei.samplers.load import load_sampler
 from ikusei.types import Group, Prompt, Response, Sampling, Score
 
 Judge = Callable[..., Any]  # a reward function: (prompt, response, **columns) -> float
-TOKENS_PER_PART = 8192
+TOKENS_PER_MICROBATCH = 8192
 
 
 def tiny_llama(width: int, inner: int, layers: int, context: int, **config: Any) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def held_out(model: str | Path, task: Task, count: int) -> list[Prompt]:
 
 
 def judged(groups: Sequence[Group], judge: Judge) -> list[Group]:
-    """The same with the judge's word as each answer's total."""
+    """The same groups, with the judge's reward as each answer's total."""
     return [replace(group, responses=tuple(_scored(group.prompt, each, judge) for each in group.responses)) for group in groups]
 
 
@@ -60,8 +60,8 @@ def logps(model: str | Path, groups: Sequence[Group]) -> list[list[float]]:
     rows = iter(
         [
             logp
-            for part in plant([replace(group, tiers=None) for group in groups]).split(TOKENS_PER_PART)
-            for logp in part.sum_R(sampler.forward(part).logp_M).tolist()
+            for microbatch in plant([replace(group, tiers=None) for group in groups]).split(TOKENS_PER_MICROBATCH)
+            for logp in microbatch.sum_R(sampler.forward(microbatch).logp_M).tolist()
         ]
     )
     return [[next(rows) for _ in group.responses] for group in groups]

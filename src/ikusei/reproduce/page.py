@@ -10,7 +10,7 @@ from typing import Any
 from ikusei.figures.format import duration
 from ikusei.report.plots import panels, standalone
 from ikusei.reproduce import CLAIMS
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.running import SEEDS, load, results
 from ikusei.run.files import plain, read_json, write_text
 from ikusei.run.formats import FORMAT, must_be_readable
@@ -43,15 +43,15 @@ def write(folder: Path, docs: Path) -> Path:
         if found and all(row.get("setup") == load(name).setup for row in found):
             whole[name] = found
             write_text(kept / f"{name}.svg", picture(name, load(name), [row["found"] for row in found]))
-    told = [HEAD, *table(whole), *(line for name, rows in whole.items() for line in section(name, load(name), rows))]
+    lines = [HEAD, *table(whole), *(line for name, rows in whole.items() for line in section(name, load(name), rows))]
     missing = [name for name in CLAIMS if name not in whole]
     if missing:
-        told.append(f"\nNot measured yet with the setup that stands in the code: {', '.join(missing)}.")
-    write_text(docs / "reproduced.md", "\n".join(told) + "\n")
+        lines.append(f"\nNot measured yet with the setup that stands in the code: {', '.join(missing)}.")
+    write_text(docs / "reproduced.md", "\n".join(lines) + "\n")
     return docs / "reproduced.md"
 
 
-def picture(name: str, claim: Claim, found: Sequence[Finding]) -> str:
+def picture(name: str, claim: Claim, found: Sequence[SeedResult]) -> str:
     """The claim's figure as a file of its own."""
     return standalone(panels(name, claim.panels, lambda axes: claim.draw(axes, found)))
 
@@ -78,6 +78,6 @@ def section(name: str, claim: Claim, rows: Sequence[Mapping[str, Any]]) -> Itera
     yield f"\n![{name}](reproduced/{name}.svg)"
 
 
-def shown(criterion: Criterion, found: Finding) -> str:
+def shown(criterion: Criterion, found: SeedResult) -> str:
     """The figures, and whether they are as they must be."""
     return f"{criterion.shows(found)} {'✓' if criterion.holds(found) else '✗'}"

@@ -1,4 +1,4 @@
-"""Reward models as proxies of a gold that is known: pairs that somebody judges, models trained on them, and what choosing by them gives.
+"""Reward models as proxies of a known gold reward: preference pairs, models trained on them, and the gold reward of what they choose.
 
     gold(n) = sum_i C(i - 1, n - 1) / C(N, n) gold_(i)      i the rank by the proxy among N answers: all subsets of n, none is drawn
     R(d)    = d (alpha - beta d)        best of n           R(d) = d (alpha - beta log d)        RL           d = sqrt(KL), arXiv:2210.10760
@@ -22,7 +22,7 @@ from ikusei.models.learned_reward import Member
 from ikusei.models.load import load_tokenizer
 from ikusei.protocols import Task
 from ikusei.reproduce.measuring import Judge
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.run.files import write_text
 from ikusei.text.chat import render
 from ikusei.types import Group, Prompt
@@ -31,7 +31,7 @@ EXAMPLES_PER_STEP = 16
 
 
 def asked(task: Task, count: int) -> list[Prompt]:
-    """The task's first training prompts, as the seedling is asked them."""
+    """The task's first training prompts, rendered for the seedling."""
     tokenizer = load_tokenizer("seedling")
     return [render(tokenizer, task.row("train", index)) for index in range(count)]
 
@@ -51,11 +51,11 @@ def pairs(groups: Sequence[Group], judge: Judge, flipped: float = 0.0, seed: int
     return rows
 
 
-def reward_model(lab: Lab, name: str, rows: Sequence[Any], seed: int | None = None, **train: Any) -> Path:
+def reward_model(workspace: Workspace, name: str, rows: Sequence[Any], seed: int | None = None, **train: Any) -> Path:
     """Bradley-Terry from the seedling, one epoch of the rows, 8 steps at least, unless `train` says otherwise. `seed` is another than the
-    lab's, for an ensemble."""
-    file = lab.folder / f"{name}.jsonl"
-    lab.folder.mkdir(parents=True, exist_ok=True)
+    workspace's, for an ensemble."""
+    file = workspace.folder / f"{name}.jsonl"
+    workspace.folder.mkdir(parents=True, exist_ok=True)
     write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     recipe = {
         "model": "seedling",
@@ -70,14 +70,14 @@ def reward_model(lab: Lab, name: str, rows: Sequence[Any], seed: int | None = No
         },
         "eval": {"num_prompts": 0},
     }
-    return lab.train(name, recipe if seed is None else {**recipe, "seed": seed}) / "final"
+    return workspace.train(name, recipe if seed is None else {**recipe, "seed": seed}) / "final"
 
 
 @torch.no_grad()
 def scores(model: Path, groups: Sequence[Group]) -> np.ndarray:
-    """[P, N] what a reward model says of answers."""
-    said = Member.load("proxy", str(model), load_tokenizer("seedling")).rewards(groups)
-    return np.array(said, dtype=float).reshape(len(groups), -1)
+    """[P, N] a reward model's rewards of answers."""
+    rewards = Member.load("proxy", str(model), load_tokenizer("seedling")).rewards(groups)
+    return np.array(rewards, dtype=float).reshape(len(groups), -1)
 
 
 def of_best(values: np.ndarray, proxy: np.ndarray, ns: Sequence[int]) -> np.ndarray:

@@ -1,6 +1,5 @@
-"""Carries out claims, seed by seed, in processes of their own: two at once with one thread each, which on two cores is faster than one
-after the other with two. What a seed has found is kept, so that whatever stops this, the same command goes on; what was found with another
-setup than the claim has now is measured anew.
+"""Run claims, seed by seed, in processes of their own: two at once with one thread each, which on two cores is faster than one after the
+other with two threads. Results are kept, so the same command goes on after an interruption; a result with an older setup is measured anew.
 
     FOLDER/<claim>/seed-<n>/       setup.txt, its runs and measurements; found.json is written last
 """
@@ -21,7 +20,7 @@ from typing import Any
 
 from ikusei.reproduce import CLAIMS
 from ikusei.reproduce.claim import Claim
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.run.files import discard, read_record, write_record, write_text
 from ikusei.run.provenance import provenance
 
@@ -32,7 +31,7 @@ ONE = "import sys; from ikusei.reproduce.running import measure; measure(sys.arg
 
 @dataclass(frozen=True)
 class Done:
-    """One seed of a claim: what it found, or, where it failed, why."""
+    """One seed of a claim: how long it took, and why it failed, if it did."""
 
     name: str
     seed: int
@@ -92,12 +91,12 @@ def measure(name: str, seed: int, folder: str | Path) -> None:
         discard(place.parent)
         place.parent.mkdir(parents=True)
         write_text(setup, claim.setup)
-    found = claim.measure(Lab(place.parent, seed))
+    found = claim.measure(Workspace(place.parent, seed))
     write_record(place, {"found": found, "setup": claim.setup, "cpu_s": cpu_s(), **provenance()})
 
 
 def cpu_s() -> float:
-    """Seconds of the processor that this process and those that it has waited for have taken: what else runs beside them adds little."""
+    """CPU seconds of this process and of its ended children."""
     return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 
 

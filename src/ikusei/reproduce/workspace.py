@@ -1,4 +1,4 @@
-"""Where one seed of a claim is measured: a folder of its own, in which everything that takes long is made once and found again."""
+"""The workspace of one seed of a claim: a folder in which runs and measurements are made once and kept."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ikusei.run.folder import checkpoints, status_of
 
 
 @dataclass(frozen=True)
-class Lab:
+class Workspace:
     """Seed `seed` of a claim; everything is kept in `folder`."""
 
     folder: Path
     seed: int
 
     def train(self, name: str, recipe: Mapping[str, Any]) -> Path:
-        """Carries out a recipe, of stages or of one, under this seed, unless that was done before; goes on where it was killed. Returns the
-        run's folder, which keeps what it has raised and no checkpoints.
+        """Runs a recipe under this seed, unless that was done before; resumes a run that was killed. Returns the run's folder, which
+        keeps the trained model and no checkpoints.
 
         Raises:
             RuntimeError: it did not finish.
@@ -32,16 +32,16 @@ class Lab:
         from ikusei.recipe.schema import document_of
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        run, asked = self.folder / name, document_of({"name": name, "seed": self.seed, **plain(recipe)})
+        run, document = self.folder / name, document_of({"name": name, "seed": self.seed, **plain(recipe)})
         if status_of(run) is None:
             discard(run)  # of a kill before it was a run
-        elif (run / "recipe.source.yaml").read_text(encoding="utf-8") != asked.text:
+        elif (run / "recipe.source.yaml").read_text(encoding="utf-8") != document.text:
             raise ValueError(f"{run}: made by another recipe than the claim's now; remove {self.folder} to measure this seed anew")
         if status_of(run) == "finished":
             return run
         with (self.folder / f"{name}.log").open("a", encoding="utf-8") as log:
             console = Console(file=log, width=140)
-            outcome = resume(run, console) if status_of(run) else train(asked.data, folder=run, console=console)
+            outcome = resume(run, console) if status_of(run) else train(document.data, folder=run, console=console)
         if outcome.problem is not None or outcome.summary["status"] != "finished":
             raise RuntimeError(f"{run} ended as {outcome.summary['status']}: {outcome.problem}; read {name}.log beside it")
         for each in (run, *(stage for stage in run.iterdir() if stage.is_dir())):
@@ -50,7 +50,7 @@ class Lab:
         return run
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """What `make` returns, in JSON's types; kept, so that it is made once."""
+        """What `make` returns, in JSON's types. The result is kept, so it is made only once."""
         file = self.folder / f"{name}.json"
         if not file.exists():
             self.folder.mkdir(parents=True, exist_ok=True)

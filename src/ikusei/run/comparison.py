@@ -1,4 +1,4 @@
-"""Two or more models on the same prompts: what one gains over the other, with intervals, and which prompts only one of them solves.
+"""Compare two models on the same prompts: differences with intervals, and the prompts that only one of them solves.
 
     difference     mean over prompts of (a_i - b_i), the samples of a prompt being averaged first: prompts are paired, so what is hard for
                    both does not blur it. The interval is by drawing prompts anew (paired bootstrap, 2.5 to 97.5 % of 4,000 draws), of
@@ -8,7 +8,7 @@
     crossing       the k from which on the first model, ahead at k = 1, is ahead no more; between two k by a line over log k
 
 Several seeds of one recipe are read as one experiment: each prompt's samples are those of all seeds together.
-Compared are only measurements of the same prompts in the same way; else it is said what differs.
+Only evaluations of the same prompts with the same settings are compared; otherwise the error says what differs.
 
 Left out: corrections for many comparisons at once.
 """
@@ -38,7 +38,7 @@ ALIKE = ("num_samples", "pass_at", "form")  # of the section eval; the whole sec
 
 @dataclass(frozen=True)
 class Experiment:
-    """One model, measured: of each prompt its samples, over all seeds."""
+    """The evaluation of one model: the samples of each prompt, over all seeds."""
 
     name: str
     right: Mapping[str, tuple[bool, ...]]  # by prompt
@@ -61,7 +61,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of `one` less `other`. `gains` is by k; `only_one` and `only_other` are prompts as they read."""
+    """`one` minus `other`. `gains` is by k; `only_one` and `only_other` are the prompts that only one of them solves, as text."""
 
     one: str
     other: str
@@ -114,7 +114,7 @@ def read_experiment(name: str, runs: Sequence[Path], when: str = "after") -> Exp
 
 
 def together(name: str, every: Sequence[Evaluation], how: Mapping[str, Any]) -> Experiment:
-    """The samples of evaluations that were made alike."""
+    """The samples of several evaluations that were made alike, as one."""
     right: dict[str, list[bool]] = defaultdict(list)
     tokens: dict[str, list[int]] = defaultdict(list)
     asked: dict[str, str] = {}
@@ -132,12 +132,12 @@ def together(name: str, every: Sequence[Evaluation], how: Mapping[str, Any]) -> 
 
 
 def of_run(record: RunRecord) -> Comparison | None:
-    """What one run gained: after less before."""
+    """A run compared with its own start: after minus before."""
     return between(record.after, record.before)
 
 
 def between(one: Evaluation | None, other: Evaluation | None) -> Comparison | None:
-    """`one` less `other`, two evaluations made alike; None where one has no samples, or their prompts differ."""
+    """`one` minus `other`, of two evaluations that were made alike; None where one has no samples, or their prompts differ."""
     if one is None or other is None or not (one.samples and other.samples):
         return None
     a, b = together(one.name, [one], {}), together(other.name, [other], {})
@@ -145,7 +145,7 @@ def between(one: Evaluation | None, other: Evaluation | None) -> Comparison | No
 
 
 def how_measured(record: RunRecord, run: Path) -> dict[str, Any]:
-    """The settings that must be the same."""
+    """The settings that must be equal for a comparison."""
     template = run / "final" / "chat_template.jinja"
     settings = {f"eval.{name}": record.settings.get("eval", {}).get(name) for name in ALIKE}
     settings |= {f"sampling.{name}": value for name, value in record.settings.get("sampling", {}).items()}
@@ -160,8 +160,8 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     unknown = {JUDGES} if one.get(JUDGES) is None or other.get(JUDGES) is None else set()
     names = [name for name in {**one, **other} if one.get(name) != other.get(name) and name not in unknown]
     long = [name.startswith("the ") or isinstance(one.get(name), dict) for name in names]
-    told = [name if unshown else f"{name} ({one.get(name)} and {other.get(name)})" for name, unshown in zip(names, long, strict=True)]
-    return f"{', '.join(told)} differ" if names else None
+    texts = [name if unshown else f"{name} ({one.get(name)} and {other.get(name)})" for name, unshown in zip(names, long, strict=True)]
+    return f"{', '.join(texts)} differ" if names else None
 
 
 def must_be_alike(one: Experiment, other: Experiment) -> None:
@@ -175,7 +175,7 @@ def must_be_alike(one: Experiment, other: Experiment) -> None:
 
 
 def compare(one: Experiment, other: Experiment) -> Comparison:
-    """On the prompts to which both have a judged answer. Raises ValueError where they were not measured alike, or there is none."""
+    """Compare on the prompts to which both have a scored answer. Raises ValueError where they were not measured alike, or there is none."""
     must_be_alike(one, other)
     known = one.right.keys() & other.right.keys()
     if not known:

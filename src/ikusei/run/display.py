@@ -1,8 +1,7 @@
-"""What a run shows while it runs: on a terminal one panel that stays in place, elsewhere one plain line a step.
+"""Progress on the terminal: one panel that stays in place; without a terminal, one plain line a step.
 
-The first line says the run folder, for everything shown here stands there too. Only metrics that are present are shown; the loss of a run
-that has a reward is not, because with one update a batch it is near 0 by construction and says nothing.
-Sparklines are of the whole run, never of its last steps alone.
+The first line is the run folder, since everything shown here is also there. Only metrics that are present are shown. The loss is hidden
+where there is a reward: with one update a batch it is near 0 by construction. Sparklines cover the whole run.
 """
 
 from __future__ import annotations
@@ -129,13 +128,13 @@ class Display:
         for label, values, drawn in self.rows():
             spark = Text(sparkline(drawn, max(width - 64, 0)), style="cyan")
             body.add_row(Text(label, style="dim"), Text("  ").join(values), spark)
-        parts: list[Table | Text] = [head]
+        blocks: list[Table | Text] = [head]
         if self.history:
-            parts += [Text(), body, Text(), Text(" · ".join(self.speed()), style="dim")]
+            blocks += [Text(), body, Text(), Text(" · ".join(self.speed()), style="dim")]
         if self.note is not None:
-            parts.append(Text(f"⚠ {self.note}", style="yellow"))
+            blocks.append(Text(f"⚠ {self.note}", style="yellow"))
         title = Text.assemble((" ikusei ", "bold"), (f"{self.title} ", "dim"))
-        return Panel(Group(*parts), title=title, title_align="left", border_style="cyan", padding=(1, 2), width=width)
+        return Panel(Group(*blocks), title=title, title_align="left", border_style="cyan", padding=(1, 2), width=width)
 
 
 @contextmanager

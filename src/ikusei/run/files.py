@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all, and logs that a kill cannot spoil.
+"""Files that are written whole or not at all, and logs that a kill cannot spoil.
 
-A file or folder is written under a temporary name beside its place, fsynced and renamed, so whoever looks finds the old one, the new
-one, or none. A log gets one line at a time; a kill can tear only the last, and what has no newline is no line.
+A file or folder is written under a temporary name beside its place, fsynced and renamed: a reader finds the old one, the new one, or
+none. A log gets one line at a time. A kill can tear only the last line; what has no newline does not count.
 
 Left out: locks. Two processes that resume one run at the same time are not kept apart.
 """

@@ -1,4 +1,4 @@
-"""Which model a person means: a run stands for what it raised."""
+"""Find the model that a name means: a run stands for the model that it trained."""
 
 from __future__ import annotations
 

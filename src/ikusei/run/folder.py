@@ -1,15 +1,15 @@
-"""A run's folder. The files are the truth; the display, the report and `ikusei runs` are views of them.
+"""A run folder. The files are the truth; the display, the report and `ikusei runs` are views of them.
 
     runs/20261122-101500-quickstart/
       run.json  recipe.yaml (as resolved)  recipe.source.yaml  metrics.jsonl  events.jsonl  logs/
-      responses/step-000050.parquet      every response that was sampled, with each reward's own word
+      responses/step-000050.parquet      every sampled response, with the value of each reward
       eval/before@0/{results.json, samples.parquet}
       checkpoint-50/                     the model in Hugging Face layout, what training needs, state.json
       final/  summary.json  report.html
 
-A checkpoint is whole when state.json lists its files and each has its size; it is renamed into place only after the disk has it. A step
-counts once its line stands in metrics.jsonl, which is written last. Events with a `text` and the kind "warning" or "error" are shown to
-people, in the report too.
+A checkpoint is whole when state.json lists its files and each has its size; it is renamed into place only after fsync. A step counts once
+its line is in metrics.jsonl, which is written last. Events of the kind "warning" or "error" that have a `text` are shown to people, also
+in the report.
 
 Left out: trackers (they read metrics.jsonl), and locks against two processes in one run.
 """
@@ -53,7 +53,7 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is being written. Make one with `create` or, to go on, `open`."""
+    """A run that is being written. `create` makes a new one, `open` resumes one."""
 
     path: Path
     started: float  # on the monotonic clock, as if the parts before a resume had just run
@@ -107,7 +107,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """How long this run has been running, its parts before a resume included."""
+        """How long this run has been running, including the time before a resume."""
         return round(time.monotonic() - self.started, 3)
 
     @property
@@ -173,7 +173,7 @@ class Run:
         return None
 
     def cut_after(self, step: int) -> None:
-        """Forgets what came after `step`, alarms too: those steps will be taken again. 0 forgets all of them."""
+        """Removes what was recorded after `step`, alarms included: those steps will be taken again. 0 removes all of them."""
         for log in (self.path / "metrics.jsonl", self.path / "events.jsonl"):
             if log.exists():
                 rows = [(line, json.loads(line)) for line in files.raw_lines(log)]
@@ -219,7 +219,7 @@ class Run:
 
 
 def list_runs(root: Path) -> list[RunInfo]:
-    """The runs in a folder, oldest first. Of one that a newer version has written only that is known, which is its status then."""
+    """The runs in a folder, oldest first. A run that a newer version has written has that as its status, and nothing else."""
     found = []
     for path in sorted(about.parent for about in root.glob("*/run.json")):
         try:
@@ -234,7 +234,7 @@ def list_runs(root: Path) -> list[RunInfo]:
 
 
 def status_of(path: Path) -> str | None:
-    """That of the run in a folder; None where there is none yet. Raises ValueError for one that a newer version has written."""
+    """The status of the run in a folder; None where there is no run. Raises ValueError for one that a newer version has written."""
     return files.read_record(path / "run.json")["status"] if (path / "run.json").is_file() else None
 
 
@@ -248,7 +248,7 @@ def now() -> str:
 
 
 def new_folder(root: Path, name: str) -> Path:
-    """`root`/<time>-<name>, made here and now, so that two runs that start in the same second get two."""
+    """Makes `root`/<time>-<name>, with another name where that exists: two runs that start in the same second get two folders."""
     stem = f"{datetime.now():%Y%m%d-%H%M%S}-" + re.sub(r"[^\w.-]+", "-", name)
     number = 1
     while True:
@@ -261,7 +261,7 @@ def new_folder(root: Path, name: str) -> Path:
 
 
 def checkpoints(path: Path) -> list[tuple[int, Path]]:
-    """(step, folder) of what is named checkpoint-<step>, oldest first, whole or not."""
+    """(step, folder) of every folder checkpoint-<step>, oldest first, whole or not."""
     found = [(re.fullmatch(r"checkpoint-(\d+)", folder.name), folder) for folder in path.glob("checkpoint-*")]
     return sorted((int(match[1]), folder) for match, folder in found if match)
 

@@ -1,14 +1,14 @@
-"""What earlier versions have written stays readable: the number of the written formats, and the recipe keys that have new names.
+"""Files of earlier versions stay readable: the number of the file format, and the recipe keys that have new names.
 
     format 1   0.1: run folders without the field
     format 2   0.2: the field `format`; `train.tokens_per_microbatch` in resolved recipes
 
-The number of a run folder is in its run.json and covers the logs and everything else inside it. A file that may be carried off by itself
-has it too: summary.json, results.json, state.json, trainer.pt, found.json of a claim, and the metadata of Parquet tables. A folder that is
-continued takes the number of the version that continues it. Raise FORMAT when an older version could not read what is written.
+run.json holds the number for its whole run folder. Files that may be copied elsewhere hold it too: summary.json, results.json, state.json,
+trainer.pt, found.json of a claim, and the metadata of Parquet tables. A run that is resumed takes the number of the version that resumes
+it. Raise FORMAT when an older version could not read what is written.
 
-Left out: data.jsonl, and other rows, which have no number: they are data, read by other programs a row a line. Model folders are in the
-format of transformers.
+Left out: data.jsonl and other row files have no number, since other programs read them a row a line. Model folders are in transformers'
+format.
 """
 
 from __future__ import annotations

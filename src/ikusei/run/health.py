@@ -1,4 +1,4 @@
-"""What healthy training looks like: the ranges that the display colours by and the report shades."""
+"""Healthy ranges of metrics: the display colours by them, and the report shades them."""
 
 from __future__ import annotations
 

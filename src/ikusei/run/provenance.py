@@ -1,4 +1,4 @@
-"""Where a run comes from: commit, versions, machine. Asked of the package metadata, so that nothing heavy is imported for it."""
+"""Where a run comes from: commit, versions, machine. Read from package metadata, so nothing heavy is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the files of a run say, read for the report."""
+"""Read a run folder into one record, for reports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Evaluation:
     step: int
     results: dict[str, Any]
     samples: list[dict[str, Any]]
-    greedy: list[dict[str, Any]]  # the answer of the likeliest tokens to each prompt
+    greedy: list[dict[str, Any]]  # the greedy answer to each prompt
 
     @property
     def intervals(self) -> dict[str, Interval]:
@@ -45,16 +45,16 @@ class Evaluation:
 
     @property
     def sampled(self) -> bool:
-        """True where answers were sampled and judged, and not rows of data alone."""
+        """Whether answers were sampled and scored, not only rows of data."""
         return "num_samples" in self.results
 
     @property
-    def reward_parts(self) -> dict[str, Interval]:
-        """By rewards/<name>: what each reward gave to the sampled answers."""
+    def by_reward(self) -> dict[str, Interval]:
+        """The mean of each reward over the sampled answers, by rewards/<name>."""
         return {key: value for key, value in self.intervals.items() if key.startswith("rewards/") and key not in IMPLICIT}
 
     def number(self, key: str) -> float | None:
-        """A figure without an interval."""
+        """A figure that has no interval."""
         value = self.results.get(key)
         return None if isinstance(value, Mapping | list) else value
 
@@ -63,13 +63,13 @@ class Evaluation:
         return self.curve("pass")
 
     def curve(self, name: str) -> dict[int, Interval]:
-        """By k: what was measured as NAME@k."""
+        """{k: interval} of the figures NAME@k."""
         return {int(key.removeprefix(f"{name}@")): value for key, value in self.intervals.items() if key.startswith(f"{name}@")}
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as far as it came: any of its parts may be missing."""
+    """The contents of a run folder, as far as the run came: any part may be missing."""
 
     about: dict[str, Any]  # run.json
     rows: list[dict[str, Any]]  # metrics.jsonl
@@ -134,13 +134,13 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 
 def evaluation(name: str, step: int, results: dict[str, Any], rows: list[dict[str, Any]]) -> Evaluation:
-    """The rows of samples.parquet told apart: those that were sampled, and the greedy ones."""
+    """An evaluation, with the rows of samples.parquet split into sampled and greedy ones."""
     sampled, greedy = ([row for row in rows if bool(row.get("greedy")) is which] for which in (False, True))
     return Evaluation(name, step, results, sampled, greedy)
 
 
 def with_no_signal(row: dict[str, Any]) -> dict[str, Any]:
-    """Groups teach nothing when all of their responses are wrong, or all right."""
+    """A row of metrics with the share of groups without a learning signal: all responses wrong, or all right."""
     if row.get("groups/all_zero") is None or row.get("groups/all_full") is None:
         return row
     return {**row, "groups/no_signal": row["groups/all_zero"] + row["groups/all_full"]}

@@ -1,5 +1,4 @@
-"""Parquet tables of a run folder: the responses of a step, the samples of an evaluation. pyarrow, which
-loads slowly, is loaded when one is made or read."""
+"""Parquet tables of a run folder: the responses of a step, the samples of an evaluation. pyarrow loads slowly, so it is imported on use."""
 
 from __future__ import annotations
 

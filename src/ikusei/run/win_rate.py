@@ -6,8 +6,8 @@ so that win rate = wins + ties / 2 where a judge says nothing between. Its inter
 
     numbers    a reward says one for each answer, and every answer of the one is held against every answer of the other: within `tie` of
                each other they tie
-    pairs      a judge reads two answers and says how much better the first shown is, 0 to 1; it is asked in both orders, so that a
-               liking for a place cancels, and what went to the answer shown first is told: 0.5 is no such liking
+    pairs      a judge reads two answers and says how much better the first shown is, 0 to 1. It is asked in both orders, so that a
+               position bias cancels; the win rate of the answer shown first is reported: 0.5 means no such bias
     votes      of people, kept in a file. {"prompt": "...", "models": ["runs/a", "runs/b"], "vote": "a"}: a is the first of the two, whose
                answer was shown first; b, or tie
 
@@ -36,8 +36,8 @@ WON = {"a": 1.0, "b": 0.0, "tie": 0.5}
 
 @dataclass(frozen=True, slots=True)
 class PairVerdict:
-    """On one answer of each model to a prompt. `won` is 1 where the first model's is better; `shown_first` tells whether it was the one on
-    top, None where both were not shown together; `lengths` are the first's and the second's."""
+    """A verdict on two answers to a prompt, one from each model. `won` is 1 where the first model's answer is better; `shown_first` is
+    whether that answer was shown first, None where they were not shown together; `lengths` are in order of the models."""
 
     prompt: str
     won: float
@@ -47,7 +47,8 @@ class PairVerdict:
 
 @dataclass(frozen=True)
 class WinRate:
-    """Of `one` over `other`. `wins`, `ties` and `losses` are shares over prompts; `to_first` is what went to the answer shown first."""
+    """The win rate of `one` over `other`. `wins`, `ties` and `losses` are shares over prompts; `to_first` is the win rate of the answer
+    that was shown first."""
 
     one: str
     other: str
@@ -66,8 +67,8 @@ class WinRate:
 def win_rate(one: str, other: str, verdicts: Sequence[PairVerdict], failed: int = 0) -> WinRate:
     """Raises ValueError where there is no verdict, or one says a number outside 0 to 1."""
     if not verdicts or not all(0 <= each.won <= 1 for each in verdicts):
-        said = [each.won for each in verdicts if not 0 <= each.won <= 1][:3]
-        raise ValueError(f"{one} and {other}: {len(verdicts)} verdicts, some {said}; allowed: one or more, from 0 (worse) to 1 (better)")
+        outside = [each.won for each in verdicts if not 0 <= each.won <= 1][:3]
+        raise ValueError(f"{one} and {other}: {len(verdicts)} verdicts, some {outside}; allowed: one or more, from 0 (worse) to 1 (better)")
     rows = _by_prompt(verdicts)
     wins = fmean(fmean(each.won > 0.5 for each in row) for row in rows)
     ties = fmean(fmean(each.won == 0.5 for each in row) for row in rows)

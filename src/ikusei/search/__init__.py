@@ -1,11 +1,11 @@
-"""Compute at answer time: many answers to one prompt, and which of them to give.
+"""Test-time compute: many answers to one prompt, and which of them to return.
 
     vote           the answer that most give; weighted by what they earn           self-consistency, arXiv:2203.11171
     best_of_n      the one that earns most
     regularised    best of n, held back by what is likely, by what is like the others, or by length      arXiv:2404.01054, 2502.12668
     mbr            the one that the others agree with most, by any utility; and a diverse few            arXiv:2311.05263, 2401.05054
 
-A method gives each answer a value, and the largest is chosen (`choosing.py`), so that one estimate of accuracy at n serves all of them.
+A method gives each answer a value, and the largest is chosen (figures/choosing.py): one estimate of accuracy at n serves all.
 
 These choose among answers that there are. Others decide while they are written (method.py, on top of samplers/continuation.py):
 
@@ -15,6 +15,10 @@ These choose among answers that there are. Others decide while they are written 
     budget      a thought is extended, or truncated                                                      arXiv:2501.19393
 
 Each says how many tokens it spent. A new method is a file here, with its record (methods.py).
+
+    method.py    what a method receives and returns        methods.py   the registry of methods
+    answer.py    `ikusei.answer`: load a model, run one    trees.py     trees of partial responses, for beam.py
+    vote.py, best_of_n.py, regularised.py, mbr.py, repeated.py, beam.py, revision.py, budget.py     the methods
 
 Left out: Monte Carlo tree search, which needs a value of unfinished thoughts that is worth its price.
 """

@@ -1,1 +1,4 @@
-"""Finished models in use: a conversation in the terminal."""
+"""Trained models in use.
+
+chat.py     a conversation in the terminal, token by token or by a test-time method
+"""

@@ -1,4 +1,4 @@
-"""Talk with a model: a few answers to one prompt, or a conversation in the terminal."""
+"""Sample a model: several answers to one prompt, or a conversation in the terminal."""
 
 from __future__ import annotations
 

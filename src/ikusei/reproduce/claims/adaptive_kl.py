@@ -12,9 +12,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.run.read import read_run
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ def recipe(steps: int, weight: float, kl_coef: float) -> dict[str, Any]:
     }
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """Of each step: score and KL of its 128 answers, the coefficient's part of the reward, and the mean ratio before the update."""
     found = {}
     for name, steps, weight, kl_coef in (("adaptive", STEPS, 1.0, START), ("flipped", CONTROL, -1.0, USUAL)):
-        rows = read_run(lab.train(name, recipe(steps, weight, kl_coef))).rows
+        rows = read_run(workspace.train(name, recipe(steps, weight, kl_coef))).rows
         found[name] = {
             "score": [row["rewards/exact/mean"] for row in rows],
             "spread": rows[0]["rewards/exact/std"],
@@ -53,22 +53,22 @@ def measure(lab: Lab) -> Finding:
     return found
 
 
-def held(found: Finding) -> float:
+def held(found: SeedResult) -> float:
     """The mean KL of the last 30 % of the steps."""
     return fmean(found["adaptive"]["kl"][-int(0.3 * STEPS) :])
 
 
-def gained(found: Finding, name: str) -> float:
+def gained(found: SeedResult, name: str) -> float:
     """The score of the last tenth above the start's, in the start's spreads."""
     line = found[name]["score"]
     return (fmean(line[-max(1, len(line) // 10) :]) - line[0]) / found[name]["spread"]
 
 
-def ratio_off(found: Finding) -> float:
+def ratio_off(found: SeedResult) -> float:
     return max(abs(ratio - 1) for ratio in found["adaptive"]["ratio"])
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     over_seeds(axes[0], range(1, STEPS + 1), [each["adaptive"]["kl"] for each in found], AFTER)
     axes[0].axhline(TARGET, color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
     axes[0].fill_between([0.7 * STEPS, STEPS], 0.75 * TARGET, 1.25 * TARGET, color=BEFORE, alpha=0.25, linewidth=0)

@@ -15,11 +15,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from ikusei.report.plots import AFTER, BEFORE, INK
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.expressions import BASE_STEPS, SAMPLING, Expressions, rewarded, shown
 from ikusei.reproduce.measuring import answers, held_out, judged, mean_total
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.rewards.exact import exact
 from ikusei.run.read import read_run
 from ikusei.types import Sampling
@@ -32,33 +32,33 @@ NUM_PROMPTS, MANY = 120, 64
 CLIPS = {"symmetric": 0.2, "higher": 0.28}
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """By step the share of words that the upper clip holds, and entropy over the groups that teach; after it, of held-out prompts, nats a
     token and the share of right answers."""
-    base = lab.train("base", shown(lab, BASE_STEPS))
-    found: dict[str, Any] = {"base": asked(lab, "base-answers", base)}
+    base = workspace.train("base", shown(workspace, BASE_STEPS))
+    found: dict[str, Any] = {"base": asked(workspace, "base-answers", base)}
     for name, clip in CLIPS.items():
         algorithm = {"name": "grpo", "scale_rewards": "group", "clip_low": 0.2, "clip_high": clip}
-        recipe = rewarded(lab, str(base / "final"), STEPS, updates_per_step=UPDATES, prompts_per_step=PROMPTS)
-        run = lab.train(name, {**recipe, "algorithm": algorithm})
+        recipe = rewarded(workspace, str(base / "final"), STEPS, updates_per_step=UPDATES, prompts_per_step=PROMPTS)
+        run = workspace.train(name, {**recipe, "algorithm": algorithm})
         lines = {key: read_run(run).line(metric)[1] for key, metric in (("entropy", "entropy"), ("clipped", "clip_ratio/high_mean"))}
-        found[name] = {**lines, **asked(lab, f"{name}-answers", run)}
+        found[name] = {**lines, **asked(workspace, f"{name}-answers", run)}
     return found
 
 
-def asked(lab: Lab, name: str, model: Path) -> Any:
+def asked(workspace: Workspace, name: str, model: Path) -> Any:
     """Of held-out answers their entropy, by what was drawn, and the share that is right."""
 
     def make() -> dict[str, float]:
-        groups = judged(answers(model, held_out(model, Expressions(), NUM_PROMPTS), MANY, Sampling(**SAMPLING), lab.seed), exact)
+        groups = judged(answers(model, held_out(model, Expressions(), NUM_PROMPTS), MANY, Sampling(**SAMPLING), workspace.seed), exact)
         tokens = fmean(len(r.tokens) for group in groups for r in group.responses)
         surprise = fmean(-math.fsum(r.logprobs or ()) for group in groups for r in group.responses)
         return {"held_out": surprise / tokens, "right": mean_total(groups)}
 
-    return lab.once(name, make)
+    return workspace.once(name, make)
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     for name, colour in (("symmetric", BEFORE), ("higher", AFTER)):
         label = f"upper clip {CLIPS[name]}"
         over_seeds(axes[0], range(1, STEPS + 1), [each[name]["entropy"] for each in found], colour, label)

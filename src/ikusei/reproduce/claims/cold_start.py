@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from ikusei.intervals import pass_at_k
 from ikusei.report.plots import AFTER, BEFORE, GRID, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.expressions import MODEL, ROWS, SAMPLING, Expressions, rewarded, shown
 from ikusei.reproduce.measuring import answers, held_out, judged
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.rewards.exact import exact
 from ikusei.run.comparison import paired
 from ikusei.run.read import read_run
@@ -35,16 +35,16 @@ TAUGHT = (0, 25, 100, 400)  # steps of demonstrations
 RL_STEPS = 200
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """By steps of demonstrations: pass@1, the share of groups that teach and its forecast; and pass@1 after RL from the first and last."""
-    alone = lab.train("rl-0", rewarded(lab, MODEL, RL_STEPS))
-    starts = [asked(lab, "answers-0", alone)]  # where nothing teaches the model stays as it was made
+    alone = workspace.train("rl-0", rewarded(workspace, MODEL, RL_STEPS))
+    starts = [asked(workspace, "answers-0", alone)]  # where nothing teaches the model stays as it was made
     model: Any = MODEL
     for before, steps in pairwise(TAUGHT):
-        made = lab.train(f"taught-{steps}", shown(lab, steps - before, model, start=before * ROWS // 1000))
-        starts.append(asked(lab, f"answers-{steps}", made))
+        made = workspace.train(f"taught-{steps}", shown(workspace, steps - before, model, start=before * ROWS // 1000))
+        starts.append(asked(workspace, f"answers-{steps}", made))
         model = str(made / "final")
-    last = asked(lab, "answers-after", lab.train(f"rl-{TAUGHT[-1]}", rewarded(lab, model, RL_STEPS)))
+    last = asked(workspace, "answers-after", workspace.train(f"rl-{TAUGHT[-1]}", rewarded(workspace, model, RL_STEPS)))
     record = read_run(alone)
     rates = [[fmean(map(fmean, row)) for row in each] for each in (*starts, last)]
     before, after = ({str(i): rate for i, rate in enumerate(each)} for each in rates[-2:])
@@ -60,15 +60,15 @@ def measure(lab: Lab) -> Finding:
     }
 
 
-def asked(lab: Lab, name: str, model: Path) -> Any:
+def asked(workspace: Workspace, name: str, model: Path) -> Any:
     """Of each held-out prompt its answers in groups of G: 1 where right."""
 
     def make() -> list[list[list[int]]]:
         prompts = held_out(model, Expressions(), NUM_PROMPTS)
-        groups = judged(answers(model, prompts, MANY, Sampling(**SAMPLING), lab.seed), exact)
+        groups = judged(answers(model, prompts, MANY, Sampling(**SAMPLING), workspace.seed), exact)
         return [[[int(total) for total in group.totals[i : i + G]] for i in range(0, MANY, G)] for group in groups]
 
-    return lab.once(name, make)
+    return workspace.once(name, make)
 
 
 def teaches(c: int, n: int) -> float:
@@ -76,11 +76,11 @@ def teaches(c: int, n: int) -> float:
     return pass_at_k(n, c, G) + pass_at_k(n, n - c, G) - 1
 
 
-def furthest(found: Finding) -> float:
+def furthest(found: SeedResult) -> float:
     return max(abs(share - forecast) for share, forecast in zip(found["share"], found["forecast"], strict=True))
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     axes[0].plot([0, 1], [0, 1], color=GRID, linewidth=1)
     for each in found:
         axes[0].plot(each["forecast"], each["share"], "o", color=AFTER, markersize=4)

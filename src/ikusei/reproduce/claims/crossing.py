@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from ikusei.intervals import pass_at_k
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.expressions import BASE_STEPS, ROWS, SAMPLING, Expressions, rewarded, shown
 from ikusei.reproduce.measuring import answers, held_out, judged, logps
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.rewards.exact import exact
 from ikusei.run import comparison
 from ikusei.types import Sampling
@@ -38,32 +38,32 @@ RL = {"prompts_per_step": 256, "lr": 4e-4}  # more prompts, so less noise and ro
 GUESSES = 2000
 
 
-def asked(lab: Lab, name: str, model: Path, base: Path) -> Any:
+def asked(workspace: Workspace, name: str, model: Path, base: Path) -> Any:
     """Of each held-out prompt how many of its answers are right, and of all answers the perplexity under the base."""
 
     def make() -> dict[str, Any]:
         prompts = held_out(model, Expressions(), NUM_PROMPTS)
-        groups = judged(answers(model, prompts, MANY, Sampling(**SAMPLING), lab.seed), exact)
+        groups = judged(answers(model, prompts, MANY, Sampling(**SAMPLING), workspace.seed), exact)
         rows = zip(groups, logps(base, groups), strict=True)
         ppl = [math.exp(-logp / len(r.tokens)) for group, row in rows for r, logp in zip(group.responses, row, strict=True)]
         return {"right": [int(sum(group.totals)) for group in groups], "perplexity": median(ppl)}
 
-    return lab.once(name, make)
+    return workspace.once(name, make)
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """pass@k by k, also of guessing, perplexities, and the share of prompts that RL alone solves."""
-    base = lab.train("base", shown(lab, BASE_STEPS))
+    base = workspace.train("base", shown(workspace, BASE_STEPS))
     runs = {
         "base": base,
-        "rl": lab.train("rl", rewarded(lab, str(base / "final"), RL_STEPS, **RL)),
-        "more": lab.train("more", shown(lab, MORE_STEPS, str(base / "final"), start=ROWS // 2)),
+        "rl": workspace.train("rl", rewarded(workspace, str(base / "final"), RL_STEPS, **RL)),
+        "more": workspace.train("more", shown(workspace, MORE_STEPS, str(base / "final"), start=ROWS // 2)),
     }
-    found = {name: asked(lab, f"{name}-answers", run, base) for name, run in runs.items()}
+    found = {name: asked(workspace, f"{name}-answers", run, base) for name, run in runs.items()}
     solved = {name: {i for i, c in enumerate(each["right"]) if c} for name, each in found.items()}
     return {
         "pass": {name: [pass_at(each["right"], k) for k in KS] for name, each in found.items()},
-        "guess": guessing(lab.seed * ROWS),
+        "guess": guessing(workspace.seed * ROWS),
         "perplexity": {name: each["perplexity"] for name, each in found.items()},
         "solved": {name: len(each) / NUM_PROMPTS for name, each in solved.items()},
         "rl_alone": len(solved["rl"] - solved["base"]) / NUM_PROMPTS,
@@ -81,16 +81,16 @@ def guessing(start: int) -> list[float]:
     return [fmean(1 - (1 - share) ** k for share in shares) for k in KS]
 
 
-def gain(found: Finding, name: str, k: int) -> float:
+def gain(found: SeedResult, name: str, k: int) -> float:
     """Of pass@k over the base."""
     return found["pass"][name][KS.index(k)] - found["pass"]["base"][KS.index(k)]
 
 
-def crossing(found: Finding) -> float | None:
+def crossing(found: SeedResult) -> float | None:
     return comparison.crossing({k: gain(found, "rl", k) for k in KS})
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     named = (("base", BEFORE, "base"), ("rl", AFTER, "RL"), ("more", LOST, "taught more"))
     for name, colour, label in named:
         over_seeds(axes[0], KS, [each["pass"][name] for each in found], colour, label)

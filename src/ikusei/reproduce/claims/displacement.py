@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import answers, held_out, judged, kl, mean_total
-from ikusei.reproduce.preferences import Row, as_task, moved, pair
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.preferences import PairRow, as_task, moved, pair
+from ikusei.reproduce.workspace import Workspace
 from ikusei.run.read import read_run
 from ikusei.tasks.gym import Gym, score
 from ikusei.text.answer import split_thought
@@ -34,23 +34,25 @@ ARMS = {"gold": ("gold", 0.0), "gold_nll": ("gold", 1.0), "own": ("own", 0.0)}  
 DRAWN = {"gold": ("gold answers, DPO", LOST), "gold_nll": ("gold answers, DPO + NLL", AFTER), "own": ("own right answers, DPO", BEFORE)}
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """Of each arm, how far the answers of its training pairs have moved, the KL and the accuracy on held-out questions."""
     asked = {"model": "seedling", "task": TASK, "sampling": {"max_tokens": SHORT.max_tokens}, "eval": {"num_prompts": 0}}
     collect = {"kind": "answers", "num_prompts": 512, "num_responses": 12, "prompts_per_step": 128}
-    written = read_run(lab.train("answers", {**asked, "collect": collect})).collected
+    written = read_run(workspace.train("answers", {**asked, "collect": collect})).collected
     rows = {"gold": pairs(written, gold=True), "own": pairs(written, gold=False)}
-    tasks = {name: as_task(lab, name, made) for name, made in rows.items()}
+    tasks = {name: as_task(workspace, name, made) for name, made in rows.items()}
     prompts = held_out("seedling", Gym("basic_arithmetic", SUMS, compact=True), 64)
     found: dict[str, Any] = {"pairs": {name: len(made) for name, made in rows.items()}}
     for arm, (name, nll) in ARMS.items():
         train = {"steps": STEPS, "examples_per_step": 32, "lr": 1e-4, "lr_shape": "constant", "save_every": STEPS}
-        run = lab.train(arm, {**asked, "task": tasks[name], "algorithm": {"name": "dpo", "beta": BETA, "nll_coef": nll}, "train": train})
-        found[arm] = lab.once(f"{arm}-measured", partial(told, run, rows[name], prompts, lab.seed))
+        run = workspace.train(
+            arm, {**asked, "task": tasks[name], "algorithm": {"name": "dpo", "beta": BETA, "nll_coef": nll}, "train": train}
+        )
+        found[arm] = workspace.once(f"{arm}-measured", partial(log_prob_changes, run, rows[name], prompts, workspace.seed))
     return found
 
 
-def pairs(written: Sequence[Row], gold: bool) -> list[Row]:
+def pairs(written: Sequence[PairRow], gold: bool) -> list[PairRow]:
     """Of each question the first wrong answer, against its gold answer or against the model's own first right one, where it has one."""
     made = []
     for row in written:
@@ -61,7 +63,7 @@ def pairs(written: Sequence[Row], gold: bool) -> list[Row]:
     return made
 
 
-def told(run: Path, rows: Sequence[Row], prompts: Sequence[Prompt], seed: int) -> dict[str, Any]:
+def log_prob_changes(run: Path, rows: Sequence[PairRow], prompts: Sequence[Prompt], seed: int) -> dict[str, Any]:
     groups = answers(run, prompts, 16, SHORT, seed)
     steps, chosen = read_run(run).line("rewards/chosen")
     margins = read_run(run).line("rewards/margins")[1]
@@ -73,7 +75,7 @@ def told(run: Path, rows: Sequence[Row], prompts: Sequence[Prompt], seed: int) -
     }
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     for arm, (label, colour) in DRAWN.items():
         for panel, name in zip(axes, ("chosen", "h"), strict=True):
             lines = [each[arm]["lines"] for each in found]
@@ -113,5 +115,5 @@ CLAIM = Claim(
 )
 
 
-def _shown(found: Finding, arm: str) -> str:
+def _shown(found: SeedResult, arm: str) -> str:
     return f"{found[arm]['chosen']:+.2f} nats"

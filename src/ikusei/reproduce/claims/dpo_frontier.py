@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ikusei.report.plots import AFTER, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
-from ikusei.reproduce.graded_reward import warmth
+from ikusei.reproduce.graded_reward import graded
 from ikusei.reproduce.measuring import answers, held_out, judged, logps
 from ikusei.reproduce.preferences import as_task
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.run.read import read_run
 from ikusei.tasks.cat_lover import CatLover
 from ikusei.types import Prompt, Sampling
@@ -41,27 +41,31 @@ NS = (1, 2, 4, 8, 16, 32)
 NUM_PROMPTS, OF_REFERENCE, OF_POLICY, DRAWS = 40, 128, 24, 400
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """The analytic frontier, every policy's place on the plane, and how far it lies above the frontier, in standard errors over prompts."""
     asked = {"model": "seedling", "task": "cat_lover", "sampling": {"max_tokens": SHORT.max_tokens}, "eval": {"num_prompts": 0}}
     collect = {"kind": "rankings", "num_prompts": 512, "num_responses": 4, "prompts_per_step": 128}
-    ranked = read_run(lab.train("ranked", {**asked, "rewards": ["ikusei.reproduce.graded_reward:warmth"], "collect": collect})).collected
+    ranked = read_run(
+        workspace.train("ranked", {**asked, "rewards": ["ikusei.reproduce.graded_reward:graded"], "collect": collect})
+    ).collected
     chosen = [{"prompt": row["prompt"], "completion": text} for row in ranked for text in preferred(row["responses"], row["ranking"])]
     orders = [{key: row[key] for key in ("prompt", "responses", "ranking")} for row in ranked]
-    tasks = {name: as_task(lab, name, rows) for name, rows in (("chosen", chosen), ("orders", orders))}
+    tasks = {name: as_task(workspace, name, rows) for name, rows in (("chosen", chosen), ("orders", orders))}
     train = {"steps": STEPS, "examples_per_step": BATCH, "lr_shape": "linear", "save_every": STEPS, "warmup_steps": 5}
     dpo, lm = {"task": tasks["orders"], "train": {**train, "lr": 1e-4}}, {"task": tasks["chosen"], "algorithm": "lm"}
     recipes = {f"dpo-{beta}": {**dpo, "algorithm": {"name": "dpo", "beta": beta}} for beta in BETAS}
     recipes |= {f"tuned-{steps}": {**lm, "train": {**train, "lr": 3e-4, "steps": steps}} for steps in TUNED}
-    runs = {name: lab.train(name, {**asked, **own}) for name, own in recipes.items()}
+    runs = {name: workspace.train(name, {**asked, **own}) for name, own in recipes.items()}
     prompts = held_out("seedling", CatLover(), NUM_PROMPTS)
-    drawn = np.array(lab.once("reference", partial(rewards_of, prompts, lab.seed)))
-    points = {name: np.array(lab.once(f"{name}-measured", partial(place, run, prompts, lab.seed))) for name, run in runs.items()}
+    drawn = np.array(workspace.once("reference", partial(rewards_of, prompts, workspace.seed)))
+    points = {
+        name: np.array(workspace.once(f"{name}-measured", partial(place, run, prompts, workspace.seed))) for name, run in runs.items()
+    }
     curve = tilted(drawn)
     return {
         "frontier": curve.mean(-1).tolist(),
         "best_of": {str(n): best_of(drawn, n).mean(-1).tolist() for n in NS},
-        "points": {name: [*each.mean(-1).tolist(), *above(curve, each, lab.seed)] for name, each in points.items()},
+        "points": {name: [*each.mean(-1).tolist(), *above(curve, each, workspace.seed)] for name, each in points.items()},
     }
 
 
@@ -72,12 +76,12 @@ def preferred(texts: Sequence[str], ranks: Sequence[int]) -> list[str]:
 
 def rewards_of(prompts: Sequence[Prompt], seed: int) -> list[tuple[float, ...]]:
     """[P][N] of the reference's answers."""
-    return [group.totals for group in judged(answers("seedling", prompts, OF_REFERENCE, SHORT, seed), warmth)]
+    return [group.totals for group in judged(answers("seedling", prompts, OF_REFERENCE, SHORT, seed), graded)]
 
 
 def place(model: Path, prompts: Sequence[Prompt], seed: int) -> list[list[float]]:
     """[2][P] a policy's KL from the reference, and its reward."""
-    groups = judged(answers(model, prompts, OF_POLICY, SHORT, seed + 1), warmth)
+    groups = judged(answers(model, prompts, OF_POLICY, SHORT, seed + 1), graded)
     theirs = logps("seedling", groups)
     kls = [
         fmean(math.fsum(r.logprobs or ()) - logp for r, logp in zip(g.responses, row, strict=True))
@@ -114,19 +118,19 @@ def above(curve: np.ndarray, point: np.ndarray, seed: int) -> tuple[float, float
     return gap(np.arange(point.shape[-1])), float(np.std([gap(each) for each in drawn]))
 
 
-def places(found: Finding, kind: str) -> list[tuple[float, float]]:
+def places(found: SeedResult, kind: str) -> list[tuple[float, float]]:
     """(KL, reward) of the points of a kind."""
     return [(point[0], point[1]) for name, point in found["points"].items() if name.startswith(kind)]
 
 
-def lead(found: Finding) -> list[float]:
+def lead(found: SeedResult) -> list[float]:
     """What DPO earns at the KL of each fine-tuned policy, more than this one. Between two policies lie their mixtures: a line."""
     start = (0.0, found["best_of"]["1"][1])
     kls, earned = zip(*sorted([start, *places(found, "dpo")]), strict=True)
     return [float(np.interp(kl, kls, earned)) - reward for kl, reward in places(found, "tuned")]
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     for number, each in enumerate(found):
         axes[0].plot(*each["frontier"], color=INK, linewidth=1, label=None if number else "optimum")
         axes[0].plot(*zip(*each["best_of"].values(), strict=True), ":", color=INK, linewidth=1, label=None if number else "best of n")
@@ -140,7 +144,7 @@ def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     axes[1].set(xlabel="beta of DPO", title="KL from the reference, nats", ylim=(0, None))
 
 
-def _sigmas(found: Finding) -> dict[str, float]:
+def _sigmas(found: SeedResult) -> dict[str, float]:
     return {name: gap / error for name, (_, _, gap, error) in found["points"].items()}
 
 

@@ -10,10 +10,10 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from ikusei.report.plots import AFTER, BEFORE, INK
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.expressions import BASE_STEPS, rewarded, shown
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.run.read import GOLD, read_run
 from ikusei.run.tables import read_table
 
@@ -31,12 +31,12 @@ MEASURED: dict[str, Any] = {
 }
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """By step groups that taught and answers written; by every tenth the share of right answers to held-out prompts."""
-    base = str(lab.train("base", shown(lab, BASE_STEPS)) / "final")
+    base = str(workspace.train("base", shown(workspace, BASE_STEPS)) / "final")
     found: dict[str, Any] = {}
     for name, rounds in REFILLS.items():
-        run = lab.train(name, {**rewarded(lab, base, STEPS, prompts_per_step=PROMPTS, refill_rounds=rounds), **MEASURED})
+        run = workspace.train(name, {**rewarded(workspace, base, STEPS, prompts_per_step=PROMPTS, refill_rounds=rounds), **MEASURED})
         tables = [read_table(file) for file in sorted((run / "responses").glob("step-*.parquet"))]
         measured = {each.step: each.intervals["pass@1"].value for each in read_run(run).evaluations if each.name in ("before", GOLD)}
         found[name] = {
@@ -47,18 +47,18 @@ def measure(lab: Lab) -> Finding:
     return found
 
 
-def filled(found: Finding, name: str) -> float:
+def filled(found: SeedResult, name: str) -> float:
     """The share of a step's places that groups which teach have taken."""
     return fmean(found[name]["taught"]) / PROMPTS
 
 
-def needed(found: Finding, name: str) -> int:
+def needed(found: SeedResult, name: str) -> int:
     """The first step at which the target is reached; more than there are where it never is."""
     right = found[name]["right"]
     return EVERY * next((i for i, rate in enumerate(right) if rate >= found["plain"]["right"][0] + GAIN), len(right))
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     for name, colour, label in (("plain", BEFORE, "every prompt once"), ("dynamic", AFTER, "sampled anew")):
         over_seeds(axes[0], range(0, STEPS + 1, EVERY), [each[name]["right"] for each in found], colour, label)
         over_seeds(axes[1], range(1, STEPS + 1), [each[name]["taught"] for each in found], colour, label)
@@ -67,7 +67,7 @@ def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     axes[0].legend(frameon=False, labelcolor=INK, loc="upper left")
 
 
-def cost(found: Finding, name: str) -> int:
+def cost(found: SeedResult, name: str) -> int:
     """Answers written up to the target."""
     return sum(found[name]["answers"][: needed(found, name)])
 

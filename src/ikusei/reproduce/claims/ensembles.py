@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import answers, held_out
 from ikusei.reproduce.proxies import asked, of_best, pairs, reward_model, scores
 from ikusei.reproduce.simulated_raters import gold
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.search.best_of_n import kl_of_best
 from ikusei.tasks.cat_lover import CatLover
 from ikusei.types import Sampling
@@ -33,15 +33,15 @@ KINDS = {"worst": "worst case", "uncertainty": "uncertainty weighted"}
 COEF = 0.5
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """The mean gold of the best of n of each n: by each member alone, by the ensembles, and by the gold itself."""
     task, sampling = CatLover(), Sampling(max_tokens=48)
-    pool = answers("seedling", held_out("seedling", task, PROMPTS), ANSWERS, sampling, lab.seed)
-    written = answers("seedling", asked(task, PAIRS // 4 + 16), 8, sampling, lab.seed + 1000)
-    rows = pairs(written, gold, flipped=FLIPPED, seed=lab.seed)[:PAIRS]
+    pool = answers("seedling", held_out("seedling", task, PROMPTS), ANSWERS, sampling, workspace.seed)
+    written = answers("seedling", asked(task, PAIRS // 4 + 16), 8, sampling, workspace.seed + 1000)
+    rows = pairs(written, gold, flipped=FLIPPED, seed=workspace.seed)[:PAIRS]
     said = []
     for member in range(MEMBERS):
-        values = scores(reward_model(lab, f"member-{member}", rows, seed=100 * lab.seed + member), pool)
+        values = scores(reward_model(workspace, f"member-{member}", rows, seed=100 * workspace.seed + member), pool)
         said.append((values - values.mean()) / values.std())
     members, truth = np.array(said), np.array([[gold(group.prompt, each.text) for each in group.responses] for group in pool])
     ways = {"worst": members.min(0), "uncertainty": members.mean(0) - COEF * members.var(0), "gold": truth}
@@ -49,7 +49,7 @@ def measure(lab: Lab) -> Finding:
     return {"pairs": len(rows), "singles": [of_best(truth, one, NS).tolist() for one in members], **found}
 
 
-def single(found: Finding) -> list[float]:
+def single(found: SeedResult) -> list[float]:
     """The mean over members of what each alone gives."""
     return np.mean(found["singles"], axis=0).tolist()
 
@@ -58,12 +58,12 @@ def drop(line: Sequence[float]) -> float:
     return max(line) - line[-1]
 
 
-def single_drop(found: Finding) -> float:
+def single_drop(found: SeedResult) -> float:
     """The mean over members of the fall from its own best."""
     return float(np.mean([drop(line) for line in found["singles"]]))
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     d = [kl_of_best(n) ** 0.5 for n in NS]
     for each in found:
         for line in each["singles"]:

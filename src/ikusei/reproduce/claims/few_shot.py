@@ -24,10 +24,10 @@ from ikusei.loops.data import Rows
 from ikusei.loops.evaluate import EvalSettings
 from ikusei.loops.few_shot import evaluate_with_shots
 from ikusei.report.plots import AFTER, BEFORE, INK
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import tiny_llama
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.run.find import find_model
 from ikusei.samplers.load import load_sampler
 from ikusei.tasks import generator
@@ -88,24 +88,29 @@ class Cipher:
         return Example(LETTERS[index], columns={"answer": cipher(self.seed, self.rule)[LETTERS[index]]})
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """The share of right answers at each number of examples, for a model of long texts and for one of short ones."""
     return {
-        "several": lab.once("several-measured", partial(accuracy, read(lab, "several", QUESTIONS, TEXTS), lab.seed)),
-        "one": lab.once("one-measured", partial(accuracy, read(lab, "one", 1, TEXTS * QUESTIONS), lab.seed)),
+        "several": workspace.once("several-measured", partial(accuracy, read(workspace, "several", QUESTIONS, TEXTS), workspace.seed)),
+        "one": workspace.once("one-measured", partial(accuracy, read(workspace, "one", 1, TEXTS * QUESTIONS), workspace.seed)),
     }
 
 
-def read(lab: Lab, name: str, questions: int, texts: int) -> Path:
+def read(workspace: Workspace, name: str, questions: int, texts: int) -> Path:
     """A model that has read so many questions a text."""
     recipe = {
         "model": MODEL,
-        "task": {"name": "ikusei.reproduce.claims.few_shot:Ciphers", "questions": questions, "seed": lab.seed, "texts": STEPS * texts},
+        "task": {
+            "name": "ikusei.reproduce.claims.few_shot:Ciphers",
+            "questions": questions,
+            "seed": workspace.seed,
+            "texts": STEPS * texts,
+        },
         "algorithm": "lm",
         "train": {"steps": STEPS, "examples_per_step": texts, "lr": 3e-3, "warmup_steps": 20, "min_lr": 3e-4, "save_every": STEPS},
         "eval": {"num_prompts": 0},
     }
-    return lab.train(name, recipe)
+    return workspace.train(name, recipe)
 
 
 def accuracy(model: Path, seed: int) -> list[float]:
@@ -120,7 +125,7 @@ def accuracy(model: Path, seed: int) -> list[float]:
     return [fmean(column) for column in zip(*found, strict=True)]
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     over_seeds(axes[0], range(len(SHOTS)), [each["several"] for each in found], AFTER, f"read {QUESTIONS} questions a text")
     over_seeds(axes[0], range(len(SHOTS)), [each["one"] for each in found], BEFORE, "read one question a text")
     axes[0].axhline(1 / len(SYMBOLS), color=INK, linewidth=0.8, linestyle=":", label="guessing")

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from ikusei.loops.order import in_order
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.measuring import answers, held_out, judged
-from ikusei.reproduce.preferences import Row, as_task, pair
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.preferences import PairRow, as_task, pair
+from ikusei.reproduce.workspace import Workspace
 from ikusei.run.find import find_model
 from ikusei.run.read import read_run
 from ikusei.samplers.load import load_sampler
@@ -37,27 +37,29 @@ ARMS = {"high": ("high", False), "mix": ("mix", False), "filtered": ("mix", True
 COLOURS = {"reference": INK, "high": BEFORE, "mix": LOST, "filtered": AFTER}
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """The gold of the reference and of each arm on held-out prompts, the share of pairs that the filter left from epoch to epoch, and of
     all pairs the share that it would leave to the reference and to what it trained."""
     asked = {"model": "seedling", "sampling": {"max_tokens": SHORT.max_tokens}, "eval": {"num_prompts": 0}}
-    chance = Random(lab.seed)
+    chance = Random(workspace.seed)
     rows = {name: data(chance, poor) for name, poor in (("high", 0.0), ("mix", 0.5))}
     prompts = held_out("seedling", CatLover(), 64)
-    found: dict[str, Any] = {"reference": lab.once("reference", partial(earned, "seedling", prompts, lab.seed))}
+    found: dict[str, Any] = {"reference": workspace.once("reference", partial(earned, "seedling", prompts, workspace.seed))}
     for arm, (name, filtered) in ARMS.items():
         train = {"steps": STEPS, "examples_per_step": 16, "lr": 1e-4, "lr_shape": "constant", "save_every": STEPS, "filtered": filtered}
-        recipe = {"task": as_task(lab, name, rows[name]), "algorithm": {"name": "dpo", "beta": 0.1}, "train": train}
-        run = lab.train(arm, {**asked, **recipe, "rewards": ["ikusei.tasks.cat_lover:taste"]})
-        found[arm] = lab.once(f"{arm}-measured", partial(earned, run, prompts, lab.seed))
+        recipe = {"task": as_task(workspace, name, rows[name]), "algorithm": {"name": "dpo", "beta": 0.1}, "train": train}
+        run = workspace.train(arm, {**asked, **recipe, "rewards": ["ikusei.tasks.cat_lover:taste"]})
+        found[arm] = workspace.once(f"{arm}-measured", partial(earned, run, prompts, workspace.seed))
         if filtered:
             found["left"], found["steps"] = epochs(read_run(run).line("pairs/left")[1]), read_run(run).step
             asks = {"before": "seedling", "after": run}
-            found["passing"] = [lab.once(f"{when}-passing", partial(passing, model, rows["mix"], lab.seed)) for when, model in asks.items()]
+            found["passing"] = [
+                workspace.once(f"{when}-passing", partial(passing, model, rows["mix"], workspace.seed)) for when, model in asks.items()
+            ]
     return found
 
 
-def data(chance: Random, poor: float) -> list[Row]:
+def data(chance: Random, poor: float) -> list[PairRow]:
     """Pairs about cats, of which a share `poor` prefers an unkind sentence to a broken one; the others a kind sentence to an unkind one."""
     made = []
     for index in range(PAIRS):
@@ -82,7 +84,7 @@ def epochs(left: Sequence[float]) -> list[float]:
     return [each / PAIRS for each, before in zip(left, [0.0, *left], strict=False) if each != before]
 
 
-def passing(model: str | Path, rows: Sequence[Row], seed: int) -> float:
+def passing(model: str | Path, rows: Sequence[PairRow], seed: int) -> float:
     """The share of pairs whose chosen answer beats a fresh one of the model, which is what the filter asks."""
     sampler = load_sampler(find_model(str(model)))
     prompts = [replace(render(sampler.tokenizer, Example(row["prompt"])), id=str(n)) for n, row in enumerate(rows)]
@@ -95,13 +97,13 @@ def earned(model: str | Path, prompts: Sequence[Prompt], seed: int) -> list[floa
     return [fmean(group.totals) for group in judged(answers(model, prompts, 16, SHORT, seed), judge)]
 
 
-def ahead(found: Finding, one: str, other: str) -> tuple[float, float]:
+def ahead(found: SeedResult, one: str, other: str) -> tuple[float, float]:
     """The mean difference over prompts, and its standard error."""
     differences = [a - b for a, b in zip(found[one], found[other], strict=True)]
     return fmean(differences), stdev(differences) / len(differences) ** 0.5
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     for place, (arm, colour) in enumerate(COLOURS.items()):
         means = [fmean(each[arm]) for each in found]
         axes[0].bar(place, fmean(means), 0.6, color=colour, alpha=0.85, linewidth=0)
@@ -114,7 +116,7 @@ def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     axes[1].set(ylim=(0, 1), xlabel="epoch", title="pairs that the filter left, share")
 
 
-def _shown(found: Finding, one: str, other: str) -> str:
+def _shown(found: SeedResult, one: str, other: str) -> str:
     return "{:+.3f}, standard error {:.3f}".format(*ahead(found, one, other))
 
 

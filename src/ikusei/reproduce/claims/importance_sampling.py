@@ -30,9 +30,9 @@ from ikusei.loops.precompute import Before
 from ikusei.models.load import load_model, load_tokenizer
 from ikusei.protocols import LossFunction
 from ikusei.report.plots import AFTER, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.expressions import BASE_STEPS, ROWS, SAMPLING, Expressions, shown
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.types import Sampling
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ BATCHES, PROMPTS, ANSWERS, CAP, COLDER = 80, 32, 16, 2.0, 0.7
 KINDS = ("uncorrected", "truncated")
 
 
-def measure(lab: Lab) -> Finding:
-    base = str(lab.train("base", shown(lab, BASE_STEPS)) / "final")
-    return lab.once("gradients", lambda: compared(base, lab.seed))
+def measure(workspace: Workspace) -> SeedResult:
+    base = str(workspace.train("base", shown(workspace, BASE_STEPS)) / "final")
+    return workspace.once("gradients", lambda: compared(base, workspace.seed))
 
 
 def compared(model: str, seed: int) -> dict[str, Any]:
@@ -95,17 +95,17 @@ def gradient(online: Online, forest: Forest, loss: LossFunction) -> Tensor:
     return row * (forest.totals.tokens / forest.totals.responses)
 
 
-def mean(found: Finding, kind: str) -> float:
+def mean(found: SeedResult, kind: str) -> float:
     return fmean(found["along"][kind])
 
 
-def errors(found: Finding, kind: str) -> float:
+def errors(found: SeedResult, kind: str) -> float:
     """How many standard errors it is from 0."""
     values = found["along"][kind]
     return fmean(values) / (stdev(values) / len(values) ** 0.5)
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     for place, (kind, colour) in enumerate(zip(KINDS, (LOST, AFTER), strict=True)):
         for seed, each in enumerate(found):
             x, half = place + 0.12 * (seed - (len(found) - 1) / 2), 2 * mean(each, kind) / errors(each, kind)

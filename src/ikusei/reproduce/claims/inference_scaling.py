@@ -18,11 +18,11 @@ import numpy as np
 
 from ikusei.figures.choosing import answered, right_at
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import answers, held_out
 from ikusei.reproduce.proxies import asked, reward_model, scores
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.rewards.exact import exact
 from ikusei.search.mbr import MBR, same_answer
 from ikusei.search.vote import Vote
@@ -47,24 +47,24 @@ HALF = {
 }
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """By method and N the share right of each prompt; the reward model's accuracy; whether MBR chose as the majority did."""
     task = Arithmetic()
-    written = answers("seedling", asked(task, JUDGED), 8, SAMPLING, lab.seed + 1000)
+    written = answers("seedling", asked(task, JUDGED), 8, SAMPLING, workspace.seed + 1000)
     rows = [row for group in written if (row := one_pair(group)) is not None]
-    pool = answers("seedling", held_out("seedling", task, PROMPTS), ANSWERS, SAMPLING, lab.seed)
-    said = scores(reward_model(lab, "judge", rows, steps=24), pool)
+    pool = answers("seedling", held_out("seedling", task, PROMPTS), ANSWERS, SAMPLING, workspace.seed)
+    said = scores(reward_model(workspace, "judge", rows, steps=24), pool)
     pool = [with_totals(group, values) for group, values in zip(pool, said.tolist(), strict=True)]
     right = [[is_right(group, each) for each in group.responses] for group in pool]
     every = list(zip(pool, right, strict=True))
     methods = {"majority": Vote(), "weighted": Vote(weighted=True), "mbr": MBR(same_answer)}
     found = {
-        name: [[right_at(chooser, g.responses, yes, n, DRAWS, lab.seed) for g, yes in every] for n in NS]
+        name: [[right_at(chooser, g.responses, yes, n, DRAWS, workspace.seed) for g, yes in every] for n in NS]
         for name, chooser in methods.items()
     }
     for name, knows in (("oracle", True), ("one", False)):  # of the same subsets as the others, so that nothing is left to their chance
-        found[name] = [[right_at(Known(g if knows else None), g.responses, yes, n, DRAWS, lab.seed) for g, yes in every] for n in NS]
-    return {**found, "accuracy": pair_accuracy(said, np.array(right)), **hard(lab)}
+        found[name] = [[right_at(Known(g if knows else None), g.responses, yes, n, DRAWS, workspace.seed) for g, yes in every] for n in NS]
+    return {**found, "accuracy": pair_accuracy(said, np.array(right)), **hard(workspace)}
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ class Known:
         return [float(self.group is not None and is_right(self.group, each)) for each in responses]
 
 
-def hard(lab: Lab) -> dict[str, Any]:
+def hard(workspace: Workspace) -> dict[str, Any]:
     """By N the majority's mean share right on sums of two digits whose commonest answer is wrong, and how many there are."""
-    half = str(lab.train("half", HALF) / "final")
-    pool = answers(half, held_out(half, Arithmetic(2), PROMPTS // 2), ANSWERS, Sampling(max_tokens=64), lab.seed)
+    half = str(workspace.train("half", HALF) / "final")
+    pool = answers(half, held_out(half, Arithmetic(2), PROMPTS // 2), ANSWERS, Sampling(max_tokens=64), workspace.seed)
     wrong = [group for group in pool if not mode_is_right(group)]
     every = [(group, [is_right(group, each) for each in group.responses]) for group in wrong]
-    lines = [fmean([right_at(Vote(), g.responses, yes, n, DRAWS, lab.seed) for g, yes in every] or [math.nan]) for n in NS]
+    lines = [fmean([right_at(Vote(), g.responses, yes, n, DRAWS, workspace.seed) for g, yes in every] or [math.nan]) for n in NS]
     return {"wrong": lines, "wrong_prompts": len(wrong)}
 
 
@@ -114,13 +114,13 @@ def pair_accuracy(said: np.ndarray, right: np.ndarray) -> float:
     return float(np.mean([(good[:, None] > bad).mean() for good, bad in both]))
 
 
-def behind(found: Finding, better: str, worse: str) -> float:
+def behind(found: SeedResult, better: str, worse: str) -> float:
     """The largest lead of the worse method over the better one at any N, in standard errors of its own over prompts."""
     rows = zip(found[better], found[worse], strict=True)
     return max((fmean(below) - fmean(above)) / max(stdev(below) / PROMPTS**0.5, 1e-9) for above, below in rows)
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     for name, colour, label in (
         ("oracle", INK, "one of N is right"),
         ("weighted", AFTER, "weighted vote"),

@@ -12,8 +12,8 @@ import torch
 
 from ikusei.maths import kl_estimate
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Finding
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
+from ikusei.reproduce.workspace import Workspace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,9 +23,9 @@ FAR = (0.05, 0.1, 0.2, 0.4, 0.8)  # spread of the log-odds between the two
 NEAR = 0.1  # nats
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """At each distance the exact KL, and of each estimator mean, standard error, least value and variance."""
-    chance = torch.Generator().manual_seed(lab.seed)
+    chance = torch.Generator().manual_seed(workspace.seed)
     rows = []
     for far in FAR:
         p = torch.randn(WORDS, generator=chance, dtype=torch.float64).log_softmax(-1)
@@ -44,16 +44,16 @@ def measure(lab: Lab) -> Finding:
     return {"rows": rows}
 
 
-def furthest(found: Finding, kind: str) -> float:
+def furthest(found: SeedResult, kind: str) -> float:
     """The largest deviation from the exact KL, in standard errors."""
     return max(abs(row[kind]["mean"] - row["kl"]) / row[kind]["error"] for row in found["rows"])
 
 
-def near(found: Finding) -> list[Any]:
+def near(found: SeedResult) -> list[Any]:
     return [row for row in found["rows"] if row["kl"] < NEAR]
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     for kind, colour in (("k1", BEFORE), ("k2", LOST), ("k3", AFTER)):
         rows = sorted((row for each in found for row in each["rows"]), key=lambda row: row["kl"])
         kls = [row["kl"] for row in rows]

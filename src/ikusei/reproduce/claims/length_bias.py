@@ -18,10 +18,10 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import answers, held_out, judged, tiny_llama
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.run.read import read_run
 from ikusei.tasks import generator, split_of
 from ikusei.types import Example, Prompt, Sampling, Split
@@ -65,17 +65,17 @@ def first(prompt: Prompt, response: str, *, answer: str, **columns: Any) -> floa
     return float(response[:1] == answer)
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """Tokens of right and of wrong answers to held-out prompts, before and after RL with each division; tokens an answer by step."""
-    task = {"name": TASK, "start": lab.seed * SEEDS_APART}
+    task = {"name": TASK, "start": workspace.seed * SEEDS_APART}
     teach = {"steps": 120, "examples_per_step": 64, "lr": 2e-3, "warmup_steps": 20, "save_every": 1000}
-    base = lab.train("base", {**COMMON, "model": MODEL, "task": {**task, "shown": True}, "algorithm": "lm", "train": teach})
-    found: dict[str, Any] = {"base": lab.once("base-answers", lambda: lengths(base, lab.seed)), "by_step": {}}
+    base = workspace.train("base", {**COMMON, "model": MODEL, "task": {**task, "shown": True}, "algorithm": "lm", "train": teach})
+    found: dict[str, Any] = {"base": workspace.once("base-answers", lambda: lengths(base, workspace.seed)), "by_step": {}}
     for aggregate in AGGREGATES:
         algorithm = {"name": "grpo", "aggregate": aggregate}
         train = {"steps": STEPS, "prompts_per_step": 128, "num_responses": 8, "lr": 3e-4, "save_every": 1000}
-        run = lab.train(aggregate, {**COMMON, "model": str(base / "final"), "task": task, "algorithm": algorithm, "train": train})
-        found[aggregate] = lab.once(f"{aggregate}-answers", lambda run=run: lengths(run, lab.seed))
+        run = workspace.train(aggregate, {**COMMON, "model": str(base / "final"), "task": task, "algorithm": algorithm, "train": train})
+        found[aggregate] = workspace.once(f"{aggregate}-answers", lambda run=run: lengths(run, workspace.seed))
         found["by_step"][aggregate] = read_run(run).line("completions/mean_length")[1]
     return found
 
@@ -88,18 +88,18 @@ def lengths(model: Path, seed: int) -> dict[str, Any]:
     return {"wrong": fmean(wrong), "error": pstdev(wrong) / len(wrong) ** 0.5, "right": fmean(right), "rate": len(right) / len(rows)}
 
 
-def growth(found: Finding, aggregate: str) -> float:
+def growth(found: SeedResult, aggregate: str) -> float:
     """Of wrong answers, as a share of their length before."""
     return found[aggregate]["wrong"] / found["base"]["wrong"] - 1
 
 
-def apart(found: Finding) -> float:
+def apart(found: SeedResult) -> float:
     """How much longer wrong answers are with the one than with the other, in standard errors."""
     one, other = (found[aggregate] for aggregate in AGGREGATES)
     return (one["wrong"] - other["wrong"]) / math.hypot(one["error"], other["error"])
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     named = (("base", BEFORE, "before RL"), ("sequence", LOST, "divided by its length"), ("token", AFTER, "divided by all tokens"))
     for place, (name, colour, _) in enumerate(named):
         for at, kind in ((place, "wrong"), (place + 4, "right")):

@@ -16,10 +16,10 @@ from transformers import PreTrainedTokenizerBase
 
 from ikusei.models.load import load_tokenizer
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import logps, tiny_llama
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.run.read import read_run
 from ikusei.tasks.nursery import Nursery
 from ikusei.text.chat import continuation, render
@@ -33,7 +33,7 @@ STEPS, ROWS = 240, 32
 MODEL = tiny_llama(96, 256, 3, 128, initializer_range=0.02)
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """Losses in nats a token: of each step, on held-out rows, and the entropies of the text."""
     task = Nursery(STEPS * ROWS, 0, TEXT)
     recipe = {
@@ -44,7 +44,7 @@ def measure(lab: Lab) -> Finding:
         "train": {"steps": STEPS, "examples_per_step": ROWS, "lr": 3e-3, "warmup_steps": 20, "min_lr": 3e-4, "save_every": STEPS},
         "eval": {"num_prompts": 0},
     }
-    run = lab.train("pretrain", recipe)
+    run = workspace.train("pretrain", recipe)
     tokenizer = load_tokenizer(str(run / "final"))
     train, test = texts(task, "train", STEPS * ROWS, tokenizer), texts(task, "test", 256, tokenizer)
     sequences = [[*group.prompt.tokens, *group.responses[0].tokens] for group in train]
@@ -74,7 +74,7 @@ def entropy(seen: Iterable[tuple[int, ...]]) -> float:
     return -sum(count * math.log(count / contexts[each[:-1]]) for each, count in counts.items()) / counts.total()
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     over_seeds(axes[0], found[0]["lines"]["step"], [each["lines"]["loss"] for each in found], AFTER, "training loss")
     for name, colour in (("uniform", BEFORE), ("unigram", INK), ("bigram", LOST)):
         axes[0].axhline(found[0][name], color=colour, linewidth=1, linestyle=":")

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
-from ikusei.reproduce.graded_reward import warmth
+from ikusei.reproduce.graded_reward import graded
 from ikusei.reproduce.measuring import answers, held_out, judged, kl, mean_total
 from ikusei.reproduce.preferences import as_task, moved, pair
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.run.read import read_run
 from ikusei.tasks.cat_lover import CatLover
 from ikusei.types import Prompt, Sampling
@@ -38,26 +38,26 @@ EQUAL = 40  # steps at which h is compared
 BETA, LR = 0.1, 1e-4
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """KL and gold reward of each arm after each number of steps, and h of the two kinds of pairs."""
     asked = {"model": "seedling", "task": "cat_lover", "sampling": {"max_tokens": SHORT.max_tokens}, "eval": {"num_prompts": 0}}
-    asked["rewards"] = ["ikusei.reproduce.graded_reward:warmth"]
+    asked["rewards"] = ["ikusei.reproduce.graded_reward:graded"]
     collect = {"kind": "pairs", "num_prompts": 512, "num_responses": 4, "prompts_per_step": 128}
-    written = read_run(lab.train("pairs", {**asked, "collect": collect})).collected
+    written = read_run(workspace.train("pairs", {**asked, "collect": collect})).collected
     own = [pair(row["prompt"], row["chosen"], row["rejected"]) for row in written]
-    chance = Random(lab.seed)
+    chance = Random(workspace.seed)
     foreign = [{**row, "rejected": "".join(chance.sample(row["rejected"], len(row["rejected"])))} for row in own]
-    tasks = {"own": as_task(lab, "own", own), "foreign": as_task(lab, "foreign", foreign)}
+    tasks = {"own": as_task(workspace, "own", own), "foreign": as_task(workspace, "foreign", foreign)}
     prompts = held_out("seedling", CatLover(), 48)
-    found: dict[str, Any] = {"start": lab.once("start", partial(place, "seedling", prompts, lab.seed))}
+    found: dict[str, Any] = {"start": workspace.once("start", partial(place, "seedling", prompts, workspace.seed))}
     for arm, steps in LENGTHS.items():
-        runs = [lab.train(f"{arm}-{count}", {**asked, **recipe(arm, count, tasks)}) for count in steps]
-        found[arm] = [lab.once(f"{run.name}-measured", partial(place, run, prompts, lab.seed)) for run in runs]
-    foreign_run = lab.train("foreign", {**asked, **recipe("foreign", EQUAL, tasks)})
-    found["foreign"] = [lab.once("foreign-measured", partial(place, foreign_run, prompts, lab.seed))]
-    for arm, run, rows in (("own", lab.folder / f"own-{EQUAL}", own), ("foreign", foreign_run, foreign)):
+        runs = [workspace.train(f"{arm}-{count}", {**asked, **recipe(arm, count, tasks)}) for count in steps]
+        found[arm] = [workspace.once(f"{run.name}-measured", partial(place, run, prompts, workspace.seed)) for run in runs]
+    foreign_run = workspace.train("foreign", {**asked, **recipe("foreign", EQUAL, tasks)})
+    found["foreign"] = [workspace.once("foreign-measured", partial(place, foreign_run, prompts, workspace.seed))]
+    for arm, run, rows in (("own", workspace.folder / f"own-{EQUAL}", own), ("foreign", foreign_run, foreign)):
         steps, margins = read_run(run).line("rewards/margins")
-        found[f"{arm}_h"] = lab.once(f"{arm}-h", partial(moved, run, "seedling", rows[:256])) | {"line": [x / BETA for x in margins]}
+        found[f"{arm}_h"] = workspace.once(f"{arm}-h", partial(moved, run, "seedling", rows[:256])) | {"line": [x / BETA for x in margins]}
     return found
 
 
@@ -70,11 +70,11 @@ def recipe(arm: str, steps: int, tasks: dict[str, Any]) -> dict[str, Any]:
 
 def place(model: str | Path, prompts: Sequence[Prompt], seed: int) -> list[float]:
     """KL from the reference, and the gold reward."""
-    groups = judged(answers(model, prompts, 24, SHORT, seed), warmth)
+    groups = judged(answers(model, prompts, 24, SHORT, seed), graded)
     return [0.0 if model == "seedling" else kl(groups, "seedling"), mean_total(groups)]
 
 
-def matched(found: Finding) -> tuple[float, float, float]:
+def matched(found: SeedResult) -> tuple[float, float, float]:
     """The largest KL that both arms reach, and what online and offline earn there, on a line between what was measured."""
     lines = [np.array(sorted([found["start"], *found[arm]])) for arm in ("online", "own")]
     at = min(float(line[-1, 0]) for line in lines)
@@ -82,7 +82,7 @@ def matched(found: Finding) -> tuple[float, float, float]:
     return at, online, own
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     for number, each in enumerate(found):
         for arm, colour, label in (
             ("online", AFTER, "online"),

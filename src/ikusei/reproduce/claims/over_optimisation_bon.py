@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import answers, held_out
 from ikusei.reproduce.proxies import asked, kl_of_best, law, of_best, pairs, reward_model, scores
 from ikusei.reproduce.simulated_raters import ENOUGH, gold, hurried
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.search.best_of_n import kl_of_best as formula
 from ikusei.tasks.cat_lover import CatLover
 from ikusei.types import Sampling
@@ -38,19 +38,19 @@ KL_AT = 16  # a small share of the answers, so that their ranks tell
 SAMPLING = Sampling(max_tokens=48)
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """Of each proxy the mean gold and its own mean word, of the best of n of each n."""
     task = CatLover()
-    pool = answers("seedling", held_out("seedling", task, PROMPTS), ANSWERS, SAMPLING, lab.seed)
-    written = answers("seedling", asked(task, SIZES[-1] // 4 + 32), 8, SAMPLING, lab.seed + 1000)
-    every, hasty = pairs(written, gold, seed=lab.seed), pairs(written, hurried, seed=lab.seed)
+    pool = answers("seedling", held_out("seedling", task, PROMPTS), ANSWERS, SAMPLING, workspace.seed)
+    written = answers("seedling", asked(task, SIZES[-1] // 4 + 32), 8, SAMPLING, workspace.seed + 1000)
+    every, hasty = pairs(written, gold, seed=workspace.seed), pairs(written, hurried, seed=workspace.seed)
     truth = np.array([[gold(group.prompt, response.text) for response in group.responses] for group in pool])
     logps = np.array([[math.fsum(response.logprobs or ()) for response in group.responses] for group in pool])
     proxies = {f"{size}": every[:size] for size in SIZES} | {"hurried": hasty[:HURRIED]}
     found: dict[str, Any] = {}
     said = truth
     for name, rows in proxies.items():
-        said = scores(reward_model(lab, f"proxy-{name}", rows), pool)
+        said = scores(reward_model(workspace, f"proxy-{name}", rows), pool)
         own = of_best((said - said.mean()) / said.std(), said, NS).tolist()
         found[name] = {"pairs": len(rows), "gold": of_best(truth, said, NS).tolist(), "own": own}
     return {"proxies": found, "best": of_best(truth, truth, NS).tolist(), "kl": kl_of_best(said, logps, KL_AT)}
@@ -60,12 +60,12 @@ def far() -> np.ndarray:
     return np.sqrt([formula(n) for n in NS])
 
 
-def fits(found: Finding) -> dict[str, float]:
+def fits(found: SeedResult) -> dict[str, float]:
     """R^2 of the law, of each proxy."""
     return {name: law(far(), np.array(each["gold"]) - each["gold"][0])[2] for name, each in found["proxies"].items()}
 
 
-def at_the_end(found: Finding) -> list[float]:
+def at_the_end(found: SeedResult) -> list[float]:
     return [found["proxies"][f"{size}"]["gold"][-1] for size in SIZES]
 
 
@@ -73,18 +73,18 @@ def rising(values: Sequence[float]) -> int:
     return sum(later > one for one, later in pairwise(values))
 
 
-def peak(found: Finding) -> int:
+def peak(found: SeedResult) -> int:
     """The n at which the exploited proxy's gold is best."""
     return NS[int(np.argmax(found["proxies"]["hurried"]["gold"]))]
 
 
-def lost(found: Finding) -> float:
+def lost(found: SeedResult) -> float:
     """How far the gold has fallen from its best, at the last n."""
     line = found["proxies"]["hurried"]["gold"]
     return max(line) - line[-1]
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     d = far().tolist()
     over_seeds(axes[0], d, [each["proxies"]["hurried"]["own"] for each in found], LOST, "the proxy's own word")
     gained = [[value - each["proxies"]["hurried"]["gold"][0] for value in each["proxies"]["hurried"]["gold"]] for each in found]

@@ -16,10 +16,10 @@ import numpy as np
 
 from ikusei.registry import RECIPES
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.proxies import law
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.run.read import read_run
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ ROAD = {
 }
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """Of each step: the proxy's word and the gold of its 128 answers, and their KL from the start in nats."""
-    rows = read_run(lab.train("road", ROAD) / "3-grpo").rows
+    rows = read_run(workspace.train("road", ROAD) / "3-grpo").rows
     return {
         "proxy": [row["rewards/learned/mean"] for row in rows],
         "gold": [row["rewards/exact/mean"] for row in rows],
@@ -73,17 +73,17 @@ def smooth(values: Sequence[float], width: int = 5) -> list[float]:
     return [fmean(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
 
 
-def curve(found: Finding) -> tuple[np.ndarray, np.ndarray]:
+def curve(found: SeedResult) -> tuple[np.ndarray, np.ndarray]:
     """(d, gold above the start's), smoothed. The first step's answers are the start's own."""
     line = smooth(found["gold"])
     return np.sqrt(np.maximum(smooth(found["kl"]), 0)), np.array(line) - found["gold"][0]
 
 
-def fit(found: Finding) -> tuple[float, float, float]:
+def fit(found: SeedResult) -> tuple[float, float, float]:
     return law(*curve(found), rl=True)
 
 
-def best(found: Finding) -> int:
+def best(found: SeedResult) -> int:
     """The step, from 1."""
     return int(np.argmax(smooth(found["gold"]))) + 1
 
@@ -92,13 +92,13 @@ def last(values: Sequence[float]) -> float:
     return fmean(values[-TENTH:])
 
 
-def lost(found: Finding) -> float:
+def lost(found: SeedResult) -> float:
     """How far the gold has fallen from its best by the end, over what it had gained."""
     line = smooth(found["gold"])
     return (max(line) - last(found["gold"])) / max(max(line) - found["gold"][0], 1e-9)
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     steps = range(1, STEPS + 1)
     over_seeds(axes[0], steps, [each["proxy"] for each in found], LOST, "the proxy, σ at the start")
     over_seeds(

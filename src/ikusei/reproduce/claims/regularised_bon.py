@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ikusei.report.plots import AFTER, BEFORE, INK
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import answers, held_out
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.rewards.exact import exact
 from ikusei.search.mbr import MBR, same_answer
 from ikusei.tasks.arithmetic import Arithmetic
@@ -33,12 +33,12 @@ RHOS = (0.2, 0.5, 0.9)
 ALPHAS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # spreads of the proxy
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """By rho: accuracy at each alpha on the measured half, and of the alpha that the other half chose the gain over best of n."""
-    pool = answers("seedling", held_out("seedling", Arithmetic(), PROMPTS), ANSWERS, Sampling(max_tokens=96), lab.seed)
+    pool = answers("seedling", held_out("seedling", Arithmetic(), PROMPTS), ANSWERS, Sampling(max_tokens=96), workspace.seed)
     right = np.array([[exact(group.prompt, each.text, **group.prompt.columns) for each in group.responses] for group in pool])
     alike = np.array([MBR(same_answer).values(group.responses) for group in pool])
-    chance = np.random.default_rng(lab.seed)
+    chance = np.random.default_rng(workspace.seed)
     gold = (right - right.mean()) / right.std()
     found = {}
     for rho in RHOS:
@@ -62,11 +62,11 @@ def picks(proxies: np.ndarray, alike: np.ndarray, alpha: float, right: np.ndarra
     return np.take_along_axis(right[None], chosen[..., None], axis=-1)[..., 0].mean(0)
 
 
-def gaps(found: Finding) -> list[float]:
+def gaps(found: SeedResult) -> list[float]:
     return [found["rhos"][f"{rho}"]["gap"] for rho in RHOS]
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     for rho, alpha in zip(RHOS, (1.0, 0.65, 0.35), strict=True):
         lines = np.array([each["rhos"][f"{rho}"]["accuracy"] for each in found])
         places = range(len(ALPHAS))
@@ -80,7 +80,7 @@ def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
     axes[1].set(xlabel="correlation of proxy and gold", title="gain of the chosen α over best of n")
 
 
-def least_known(found: Finding) -> Mapping[str, float]:
+def least_known(found: SeedResult) -> Mapping[str, float]:
     return found["rhos"][f"{RHOS[0]}"]
 
 

@@ -15,10 +15,10 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.claims.over_optimisation_rl import HOLES
 from ikusei.reproduce.drawing import over_seeds
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.run.read import read_run
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ RIGHT = "rewards/exact/mean"
 FARMED = {"empty thought": ("thoughts/empty",), "echo": ("rewards/computed/mean", RIGHT)}  # shares: what the hole asks for, less right ones
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     return {
-        name: {each: look(stage(lab.train(name.replace(" ", "_"), road), each), FARMED[name]) for each in ARMS}
+        name: {each: look(stage(workspace.train(name.replace(" ", "_"), road), each), FARMED[name]) for each in ARMS}
         for name, road in ROADS.items()
     }
 
@@ -103,33 +103,33 @@ def look(run: Path, farmed: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def end(found: Finding, name: str) -> float:
+def end(found: SeedResult, name: str) -> float:
     """What was paid in the last tenth."""
     return fmean(found[name]["unguarded"]["paid"][-TENTH:])
 
 
-def accuracy(found: Finding, name: str) -> tuple[float, float, float]:
+def accuracy(found: SeedResult, name: str) -> tuple[float, float, float]:
     """Before, and after without and with a guard."""
     hole, guarded = (found[name][arm]["accuracy"] for arm in ARMS)
     return hole["before"], hole["after"], guarded["after"]
 
 
-def farmed(found: Finding, name: str) -> float:
+def farmed(found: SeedResult, name: str) -> float:
     """Without the hole, in the last tenth."""
     return fmean(found[name]["guarded"]["farmed"][-TENTH:])
 
 
-def is_hacked(found: Finding, name: str) -> bool:
+def is_hacked(found: SeedResult, name: str) -> bool:
     before, after, _ = accuracy(found, name)
     return end(found, name) >= 0.9 and after <= before + 0.05
 
 
-def alarm(found: Finding, name: str) -> tuple[int, str]:
+def alarm(found: SeedResult, name: str) -> tuple[int, str]:
     step, what = found[name]["unguarded"]["alarm"] or (STEPS, "none")
     return step, what
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     for panel, name in zip(axes, ROADS, strict=True):
         for arm, what, colour, label in (
             ("unguarded", "paid", LOST, "paid, with the hole"),

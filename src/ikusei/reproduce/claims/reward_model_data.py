@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ikusei.report.plots import AFTER, BEFORE, INK, LOST
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import answers, held_out
 from ikusei.reproduce.proxies import asked, reward_model, scores
 from ikusei.reproduce.simulated_raters import gold
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.tasks.cat_lover import CatLover
 from ikusei.types import Group, Sampling
 
@@ -36,23 +36,23 @@ COMPARED, HELD_OUT = 384, 100  # rankings
 FEW = 2  # rankings an update where these are compared with their pairs
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """Held-out accuracy, against the gold, by number of rankings; and of one epoch, grouped and shuffled, the held-out loss."""
-    task, sampling, chance = CatLover(), Sampling(max_tokens=48), Random(lab.seed)
-    rankings = [ranked(group, chance) for group in answers("seedling", asked(task, SIZES[-1]), K, sampling, lab.seed + 1000)]
-    test = answers("seedling", held_out("seedling", task, HELD_OUT), K, sampling, lab.seed)
+    task, sampling, chance = CatLover(), Sampling(max_tokens=48), Random(workspace.seed)
+    rankings = [ranked(group, chance) for group in answers("seedling", asked(task, SIZES[-1]), K, sampling, workspace.seed + 1000)]
+    test = answers("seedling", held_out("seedling", task, HELD_OUT), K, sampling, workspace.seed)
     truth = [[gold(group.prompt, each.text) for each in group.responses] for group in test]
     unsure = [[value + chance.gauss(0, UNSURE) for value in row] for row in truth]
     plain: dict[str, Any] = {"normalise": {"num_prompts": 0}}
     sizes = {}
     for size in SIZES:
-        model = reward_model(lab, f"rankings-{size}", rankings[:size], **plain, steps=STEPS, examples_per_step=BATCH)
+        model = reward_model(workspace, f"rankings-{size}", rankings[:size], **plain, steps=STEPS, examples_per_step=BATCH)
         sizes[f"{size}"] = judged(model, test, truth)["accuracy"]
     rows = [pair for ranking in rankings[:COMPARED] for pair in split(ranking)]
     chance.shuffle(rows)
     steps, pairs = COMPARED // FEW, FEW * K * (K - 1) // 2
-    grouped = reward_model(lab, "grouped", rankings[:COMPARED], **plain, steps=steps, examples_per_step=FEW)
-    shuffled = reward_model(lab, "shuffled", rows, **plain, steps=len(rows) // pairs, examples_per_step=pairs)
+    grouped = reward_model(workspace, "grouped", rankings[:COMPARED], **plain, steps=steps, examples_per_step=FEW)
+    shuffled = reward_model(workspace, "shuffled", rows, **plain, steps=len(rows) // pairs, examples_per_step=pairs)
     epoch = {name: judged(model, test, unsure) for name, model in (("grouped", grouped), ("shuffled", shuffled))}
     return {"sizes": sizes, "epoch": epoch, "people": float(np.mean(agreement(truth, unsure)))}
 
@@ -91,13 +91,13 @@ def judged(model: Path, test: Sequence[Group], wanted: Sequence[Sequence[float]]
     return {"accuracy": float(np.mean(agreement(wanted, said))), "loss": float(np.mean(np.logaddexp(0, -np.array(ahead))))}
 
 
-def rank_correlation(found: Finding) -> float:
+def rank_correlation(found: SeedResult) -> float:
     """Spearman's, of size and accuracy."""
     order = np.argsort(np.argsort([found["sizes"][f"{size}"] for size in SIZES]))
     return float(np.corrcoef(range(len(SIZES)), order)[0, 1])
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     over_seeds(axes[0], SIZES, [[each["sizes"][f"{size}"] for size in SIZES] for each in found], AFTER, "reward model")
     axes[0].axhline(float(np.mean([each["people"] for each in found])), color=INK, linewidth=0.9, linestyle=(0, (3, 3)), label="one person")
     axes[0].axhline(0.5, color=BEFORE, linewidth=0.9, label="chance")

@@ -12,11 +12,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ikusei.report.plots import AFTER, BEFORE, INK
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.claims.crossing import KS, MANY, NUM_PROMPTS, asked, pass_at
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.expressions import BASE_STEPS, ROWS, rewarded, shown
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 STAGE, STAGES = 80, 3
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """pass@k by k, after each stage."""
-    base = model = lab.train("base", shown(lab, BASE_STEPS))
-    right = [asked(lab, "base-answers", base, base)["right"]]
+    base = model = workspace.train("base", shown(workspace, BASE_STEPS))
+    right = [asked(workspace, "base-answers", base, base)["right"]]
     for stage in range(STAGES):
-        recipe = rewarded(lab, str(model / "final"), STAGE, start=stage * ROWS // STAGES)
-        model = lab.train(f"rl-{stage}", recipe)
-        right.append(asked(lab, f"rl-{stage}-answers", model, base)["right"])
+        recipe = rewarded(workspace, str(model / "final"), STAGE, start=stage * ROWS // STAGES)
+        model = workspace.train(f"rl-{stage}", recipe)
+        right.append(asked(workspace, f"rl-{stage}-answers", model, base)["right"])
     return {"steps": [STAGE * i for i in range(STAGES + 1)], "pass": {str(k): [pass_at(each, k) for each in right] for k in KS}}
 
 
-def violations(found: Finding) -> int:
+def violations(found: SeedResult) -> int:
     """Stages after which pass@1 was lower or pass@128 higher than before."""
     falls = sum(after < before for before, after in pairwise(found["pass"]["1"]))
     return falls + sum(after > before for before, after in pairwise(found["pass"][str(MANY)]))
 
 
-def left(found: Finding) -> float:
+def left(found: SeedResult) -> float:
     return found["pass"][str(MANY)][0] - found["pass"]["1"][-1]
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     for pair, k, colour in ((axes[0], 1, AFTER), (axes[1], MANY, BEFORE)):
         over_seeds(pair, found[0]["steps"], [each["pass"][str(k)] for each in found], colour)
         pair.axhline(sum(each["pass"][str(k)][0] for each in found) / len(found), color=INK, linewidth=0.8, linestyle=(0, (4, 4)))

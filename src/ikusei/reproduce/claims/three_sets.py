@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ikusei.report.plots import AFTER, INK
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.measuring import tiny_llama
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.run.files import read_json
 
 if TYPE_CHECKING:
@@ -55,24 +55,24 @@ ROAD = {
 }
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """Of each stage log10 P(natural) and P(desirable) by members, and both by samples."""
-    rows = read_json(lab.train("road", ROAD) / "lens.json")
+    rows = read_json(workspace.train("road", ROAD) / "lens.json")
     return {stage: {row["set"]: row for row in rows if row["stage"] == stage} for stage in STAGES}
 
 
-def share(found: Finding, stage: str, name: str) -> float:
+def share(found: SeedResult, stage: str, name: str) -> float:
     """P(set), by samples, or by members before anything is learned."""
     row: dict[str, Any] = found[stage][name]
     return 10 ** row["log10_mass"] if stage == "untrained" else row["share"]
 
 
-def kind(found: Finding, stage: str) -> float:
+def kind(found: SeedResult, stage: str) -> float:
     """P(desirable | natural)."""
     return share(found, stage, "desirable") / share(found, stage, "natural")
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     places = range(len(STAGES))
     for name, alpha in (("natural", 0.4), ("desirable", 1.0)):
         means = [sum(share(each, stage, name) for each in found) / len(found) for stage in STAGES]

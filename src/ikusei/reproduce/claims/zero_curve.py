@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from ikusei.figures.choosing import right_at
 from ikusei.report.plots import AFTER, BEFORE, INK
-from ikusei.reproduce.claim import Claim, Criterion, Finding
+from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
-from ikusei.reproduce.workspace import Lab
+from ikusei.reproduce.workspace import Workspace
 from ikusei.run.read import Evaluation, read_run
 from ikusei.search.vote import Vote
 from ikusei.types import Response
@@ -38,13 +38,15 @@ RECIPE = {
 }
 
 
-def measure(lab: Lab) -> Finding:
+def measure(workspace: Workspace) -> SeedResult:
     """Before and after: pass@1 and cons@16; reward and length by step."""
-    record = read_run(lab.train("zero", RECIPE))
+    record = read_run(workspace.train("zero", RECIPE))
     assert record.before and record.after, "the recipe evaluates"
     return {
         "pass": {each.name: each.pass_at[1].value for each in (record.before, record.after)},
-        "cons": {each.name: lab.once(f"cons-{each.name}", lambda made=each: consensus(made)) for each in (record.before, record.after)},
+        "cons": {
+            each.name: workspace.once(f"cons-{each.name}", lambda made=each: consensus(made)) for each in (record.before, record.after)
+        },
         "reward": record.line("reward")[1],
         "length": record.line("completions/mean_length")[1],
     }
@@ -61,7 +63,7 @@ def voted(rows: Sequence[dict[str, Any]]) -> float:
     return right_at(Vote(), responses, [row["correct"] for row in rows], VOTES)
 
 
-def draw(axes: Sequence[Axes], found: Sequence[Finding]) -> None:
+def draw(axes: Sequence[Axes], found: Sequence[SeedResult]) -> None:
     steps = range(1, STEPS + 1)
     over_seeds(axes[0], steps, [each["reward"] for each in found], AFTER, "right answers while training")
     for name, colour, place in (("before", BEFORE, 0), ("after", AFTER, STEPS + 1)):

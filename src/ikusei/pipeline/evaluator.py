@@ -1,4 +1,4 @@
-"""What a training run measures before and after: held-out answers, judged by the rewards, and held-out rows."""
+"""A training run's evaluations, before and after: sampled answers to held-out prompts, scored by the rewards, and held-out rows."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ikusei.types import Group
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """The evaluations of one run: made once each, and read again after a resume."""
+class Evaluator:
+    """The evaluations of one run: each is made once, and read back after a resume."""
 
     recipe: Recipe
     components: Components
@@ -30,30 +30,30 @@ class Measurement:
     stop: StopAsked
 
     def __call__(self, name: str, step: int, before: Before, workers: RewardWorkers | None) -> dict[str, Any]:
-        """The evaluation `name` after `step`, by figure; {} where there is nothing to measure. Ctrl-C ends it at once: it is made again on
-        resuming."""
+        """The evaluation `name` after `step`, as {figure: values}; {} where there is nothing to measure. Ctrl-C ends it at once; a resumed
+        run makes it again."""
         settings, policy = self.recipe.eval, self.components.policy
         if settings.num_prompts == 0:
             return {}
         results = self.run.read_eval(name, step)
         if results is None:
-            found, rows = self._of_rows(step, before, workers), []
+            figures, rows = self._of_rows(step, before, workers), []
             if workers is not None and not policy.rewards:
                 sampled = self._of_answers(name, workers)
-                found, rows = found | sampled.results, sampled.rows
-            if not found:
+                figures, rows = figures | sampled.results, sampled.rows
+            if not figures:
                 return {}
-            self.run.write_eval(name, step, {"name": name, "step": step, **found}, rows)
+            self.run.write_eval(name, step, {"name": name, "step": step, **figures}, rows)
             results = self.run.read_eval(name, step)
             assert results is not None, "an evaluation that was just written"
         return {key: value for key, value in results.items() if isinstance(value, dict)}
 
     def held_out_rows(self) -> list[Group]:
-        """Of data; none where answers are sampled."""
+        """Held-out rows of data; [] where answers are sampled."""
         return [] if self.recipe.loop.samples else self.components.rows.held_out_examples(self.recipe.eval.num_prompts)
 
     def _of_answers(self, name: str, workers: RewardWorkers) -> EvalResult:
-        """What the policy writes to held-out prompts, judged by the rewards."""
+        """The policy's responses to held-out prompts, scored by the rewards."""
         settings, recipe, rows = self.recipe.eval, self.recipe, self.components.eval_rows
         num_prompts = len(rows.held_out(settings.num_prompts))
         if num_prompts == 0:
@@ -65,23 +65,23 @@ class Measurement:
         return evaluate_with_shots(sampler, rows, workers, settings, recipe.sampling, recipe.seed, self.stop)
 
     def _of_rows(self, step: int, before: Before, workers: RewardWorkers | None) -> dict[str, Any]:
-        """What a supervised algorithm says of rows that it does not learn from, and of those that are replayed."""
+        """A supervised algorithm's loss and metrics on held-out rows, and on held-out rows of the replay task."""
         groups, recipe, policy = self.held_out_rows(), self.recipe, self.components.policy
-        found: dict[str, Any] = {}
+        figures: dict[str, Any] = {}
         if groups:
             self.shown.say(f"measuring on {len(groups)} held-out rows")
-            found |= held_out(before, recipe.algorithm, groups)
+            figures |= held_out(before, recipe.algorithm, groups)
             if policy.rewards:
-                found |= on_rankings(before, groups)
+                figures |= on_rankings(before, groups)
             elif any(group.pairs for group in groups):
                 gap = preference_gap(policy, groups, recipe.sampling, recipe.seed, recipe.train.tokens_per_microbatch, workers)
                 advised = advice(gap) if step == 0 else None
                 if advised is not None:
                     self.run.event("warning", step=step, text=advised)
                     self.shown.say(f"warning: {advised}")
-                found |= gap
+                figures |= gap
             elif all(group.responses[0].label is None for group in groups):
-                found |= on_texts(before, groups)
+                figures |= on_texts(before, groups)
         replay_rows = self.components.replay_rows
         replayed = replay_rows.held_out_examples(recipe.eval.num_prompts) if replay_rows else []
-        return found | ({f"replay/{name}": each for name, each in on_texts(before, replayed).items()} if replayed else {})
+        return figures | ({f"replay/{name}": each for name, each in on_texts(before, replayed).items()} if replayed else {})
