@@ -1,4 +1,4 @@
-"""One stage's run, opened where it is there and created where it is not; alone it is a whole pipeline."""
+"""The run of one stage: an existing one is opened, else a new one is created. A recipe without stages is a pipeline of one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from ikusei.pipeline.collection_run import CollectionRun
 from ikusei.pipeline.outcome import Ending
 from ikusei.pipeline.training_run import TrainingRun
-from ikusei.recipe.build import build, on_these_facts
+from ikusei.recipe.build import build, with_probed_facts
 from ikusei.recipe.schema import Recipe, read_recipe, resolved
 from ikusei.run.folder import Run
 
@@ -31,12 +31,12 @@ class Job(Protocol):
 
 
 def open_or_create(recipe: Recipe | None, source: str, folder: Path | None, console: Console) -> Job:
-    """The run in `folder`, where there is one and no recipe is given: what was found out at its start is used again. Else a new run of the
-    recipe, which was read from the text `source`."""
+    """Without a recipe, the existing run in `folder`, with the thread count and layout that were probed at its start. With one, a new run of
+    it; `source` is the recipe's text. Raises ValueError where the run or the recipe is not right."""
     if recipe is None:
         assert folder is not None, "either a recipe or a folder"
         there = Run.open(folder)
-        recipe = on_these_facts(read_recipe(there.path / "recipe.yaml"), there.facts)
+        recipe = with_probed_facts(read_recipe(there.path / "recipe.yaml"), there.facts)
         components = build(recipe)
     else:
         components = build(recipe)

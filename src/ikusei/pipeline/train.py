@@ -1,4 +1,4 @@
-"""The runner. A recipe is a pipeline of one stage or of many, each a run of its own; what is there is gone on with, what is not is created.
+"""The runner. A recipe is a pipeline of one stage or of many; each stage is a run, resumed where it exists, else created.
 
     model: seedling                           # where the pipeline begins
     seed: 0                                   # other sections at the top are those of every stage that does not say otherwise
@@ -41,7 +41,7 @@ from ikusei.run.folder import status_of
 
 
 class Pipeline(Protocol):
-    """What is to be carried out."""
+    """Stages to run, in order."""
 
     @property
     def path(self) -> Path:
@@ -49,16 +49,16 @@ class Pipeline(Protocol):
         ...
 
     def recorded(self) -> AbstractContextManager[Ending]:
-        """Around all stages: whatever happens, the folder says how it ended."""
+        """A context around all stages that records how they ended, whatever happens."""
         ...
 
     def jobs(self) -> Iterator[Job]:
-        """The stages that are left, each opened or created when its turn comes; after the last one, what the whole leaves is written."""
+        """The unfinished stages, each opened or created when its turn comes. After the last one the final model is written."""
         ...
 
 
 def run(pipeline: Pipeline) -> Outcome:
-    """Carries out what is left of a pipeline. The first stage that does not finish ends it."""
+    """Run the unfinished stages of a pipeline. The first stage that does not finish ends it."""
     with pipeline.recorded() as whole:
         for job in pipeline.jobs():
             with recorded(job.run, job.summary, write_report) as stage:
@@ -91,7 +91,7 @@ class Sections(TypedDict, total=False):
 def train(
     recipe: Source, *overrides: str, folder: Path | None = None, console: Console | None = None, **sections: Unpack[Sections]
 ) -> Outcome:
-    """Carry out a recipe: measure, train, measure again, report.
+    """Run a recipe: evaluate, train, evaluate again, write the report.
 
         ikusei.train("quickstart", train={"steps": 50}, seed=1)
         ikusei.train("my.yaml", "train.steps=50")                    the same, as on the command line
@@ -104,12 +104,12 @@ def train(
 
 
 def resume(folder: str | Path, console: Console | None = None) -> Outcome:
-    """Go on with a run from where it stands, bit-equal to one that was never stopped. Raises ValueError where there is none."""
+    """Resume a run from its last checkpoint, bit-equal to one that was never stopped. Raises ValueError where there is no run."""
     return run(reopen(folder, console))
 
 
 def create(recipe: Source, *overrides: str, folder: Path | None = None, console: Console | None = None) -> Pipeline:
-    """A new run of a recipe, ready to be carried out. Arguments and errors are those of `train`."""
+    """A new run of a recipe, not started yet. Arguments and errors are those of `train`."""
     document, console = document_of(recipe), console or Console()
     source = document.text + "".join(f"# override: {override}\n" for override in overrides)
     if "stages" in document.data:
@@ -135,9 +135,9 @@ def as_overrides(sections: Mapping[str, Any]) -> list[str]:
 
 
 def reopen(folder: str | Path, console: Console | None = None) -> Pipeline:
-    """A run that is there, ready to be gone on with. Raises ValueError where there is none or it has finished."""
+    """An existing run, not resumed yet. Raises ValueError where there is none or it has finished."""
     path, console = Path(folder), console or Console()
-    status_of(path)  # a recipe of a newer format is not to be read as one of ours
+    status_of(path)  # refuses a newer format before its recipe is read
     if has_stages(path / "recipe.yaml"):
         return Staged.open(path, console)
     return Single(open_or_create(None, "", path, console))

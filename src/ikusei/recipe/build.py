@@ -75,7 +75,7 @@ def build_policy(recipe: Recipe) -> Policy:
     return LocalPolicy(model, tokenizer, recipe.policy, recipe.needs, recipe.seed)
 
 
-def on_these_facts(recipe: Recipe, facts: Mapping[str, Any]) -> Recipe:
+def with_probed_facts(recipe: Recipe, facts: Mapping[str, Any]) -> Recipe:
     """The recipe of a run that is resumed, with the threads and layout that were probed when it began (see `Policy.facts`)."""
     return replace(recipe, policy=replace(recipe.policy, threads=facts["threads"], layout=facts["layout"]))
 
