@@ -31,8 +31,8 @@ class Job(Protocol):
 
 
 def open_or_create(recipe: Recipe | None, source: str, folder: Path | None, console: Console) -> Job:
-    """Without a recipe, the existing run in `folder`, with the thread count and layout that were probed at its start. With one, a new run of
-    it; `source` is the recipe's text. Raises ValueError where the run or the recipe is not right."""
+    """Without a recipe, the existing run in `folder`, with the thread count and layout that were probed at its start. With a recipe, a new
+    run of it; `source` is its text. Raises ValueError where the run or the recipe is not right."""
     if recipe is None:
         assert folder is not None, "either a recipe or a folder"
         there = Run.open(folder)
