@@ -17,13 +17,13 @@ REWARD = f"{Path(__file__).parent / 'data.py'}:even_share"
 
 def serve(asked: Asked, work: Workload, folder: Path) -> None:
     """Builds the loop and makes a step for each request."""
-    from ikusei.loops.steps import StopAsked
+    from ikusei.loops.steps import StopRequest
     from ikusei.protocols import first_state
 
     began = model_class_imported(model_folder(work, folder))
     with ExitStack() as stack:
         loop = build(work, folder, stack)
-        steps = loop.steps(0, first_state(loop.algorithm), StopAsked())
+        steps = loop.steps(0, first_state(loop.algorithm), StopRequest())
         policy = loop.policy
         said = {"threads": policy.threads, "layout": policy.description, "slots": policy.settings.num_slots}
         said |= {"startup": time.perf_counter() - began, "start_mb": memory_mb()}
@@ -87,7 +87,7 @@ def build(work: Workload, folder: Path, stack: ExitStack, seed: int = 0) -> Any:
     from ikusei.guard.workers import RewardWorkers
     from ikusei.loops.data import Rows
     from ikusei.loops.online import Online, OnlineSettings
-    from ikusei.loops.precompute import Before, recall
+    from ikusei.loops.precompute import Precompute, precompute_reference
     from ikusei.loops.supervised import Supervised, SupervisedSettings
     from ikusei.models.load import load_model, load_reward_model, load_tokenizer
     from ikusei.types import Sampling
@@ -109,8 +109,8 @@ def build(work: Workload, folder: Path, stack: ExitStack, seed: int = 0) -> Any:
             lr=work.lr,
             tokens_per_microbatch=work.tokens_per_microbatch,
         )
-        before = Before(needs, policy, None, settings.tokens_per_microbatch)
-        return Online(policy, rows, workers, algorithm, Sampling(max_tokens=work.response), settings, seed, before)
+        precompute = Precompute(needs, policy, None, settings.tokens_per_microbatch)
+        return Online(policy, rows, workers, algorithm, Sampling(max_tokens=work.response), settings, seed, precompute)
     settings = SupervisedSettings(
         steps=steps,
         examples_per_step=work.examples,
@@ -119,11 +119,11 @@ def build(work: Workload, folder: Path, stack: ExitStack, seed: int = 0) -> Any:
         lr_shape="constant",
         tokens_per_microbatch=work.tokens_per_microbatch,
     )
-    stored = None
+    cached = None
     if "reference" in needs:
         reference = policy.reference()
-        stored = recall(reference, rows.used(work.rows), folder / "reference.parquet", settings.tokens_per_microbatch)
-    return Supervised(policy, rows, algorithm, settings, Before(needs, policy, None, settings.tokens_per_microbatch, stored))
+        cached = precompute_reference(reference, rows.used(work.rows), folder / "reference.parquet", settings.tokens_per_microbatch)
+    return Supervised(policy, rows, algorithm, settings, Precompute(needs, policy, None, settings.tokens_per_microbatch, cached))
 
 
 def described(step: Any, seconds: float) -> dict[str, Any]:

@@ -85,14 +85,14 @@ def serve_ours(asked: Asked, place: Path, seed: int) -> None:
 
     from ikusei.loops.data import Rows
     from ikusei.loops.evaluate import EvalSettings, evaluate
-    from ikusei.loops.steps import StopAsked
+    from ikusei.loops.steps import StopRequest
     from ikusei.protocols import first_state
 
     with ExitStack() as stack:
         loop = ours.build(QUICKSTART, place, stack, seed)
         held_out = Rows(Listed("grpo", tuple(read_rows(place / "held_out"))), loop.policy.tokenizer, seed).held_out(PROMPTS)
         asked.ready({})
-        for step in loop.steps(0, first_state(loop.algorithm), StopAsked()):
+        for step in loop.steps(0, first_state(loop.algorithm), StopRequest()):
             if step.number % EVERY == 0:
                 sampler, settings = loop.policy.snapshot(), EvalSettings(PROMPTS, SAMPLES)
                 found = evaluate(sampler, held_out, loop.workers, settings, loop.sampling, seed)

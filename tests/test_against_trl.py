@@ -57,7 +57,7 @@ from ikusei.algos.robust_dpo import RobustDPO
 from ikusei.algos.simpo import SimPO
 from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import Forest, Outputs, plant
-from ikusei.protocols import Algorithm, Asked
+from ikusei.protocols import Algorithm, ForwardPass
 from ikusei.types import Group, Response, Score
 from laws import worlds
 
@@ -145,7 +145,7 @@ def step_of(policy: LocalPolicy, forest: Forest, algorithm: Algorithm) -> Step:
     return Step(metrics["loss"], worlds.gradients(policy), metrics)
 
 
-def ours(algorithm: Algorithm, groups: Sequence[Group], name: str = "qwen3", reference: Asked | None = None) -> Step:
+def ours(algorithm: Algorithm, groups: Sequence[Group], name: str = "qwen3", reference: ForwardPass | None = None) -> Step:
     policy = worlds.make_policy(name, PLAIN, needs=algorithm.needs)
     if "reward" in algorithm.needs:
         policy.causal.model.config.reward_bias = 0.0  # TRL's reward models have none
@@ -486,5 +486,5 @@ def test_dr_grpo_only_rescales(trl: Any) -> None:
     algorithm = GRPO(clip_low=0.1, clip_high=0.28)
     forest = grpo_forest(algorithm, sampled(13))
     there = their_grpo(trl, forest, algorithm, "dr_grpo", max_completion_length=32)
-    share = forest.num_responses * 32 / forest.totals.tokens
+    share = forest.num_responses * 32 / forest.denominators.tokens
     assert_equal(step_of(worlds.make_policy("qwen3", PLAIN), forest, algorithm), combined((share, there)))

@@ -22,8 +22,8 @@ from ikusei.forest import Forest, Loss, Outputs, count, plant
 from ikusei.guard.workers import RewardSpec, RewardWorkers
 from ikusei.loops.data import Rows
 from ikusei.loops.online import Online, OnlineSettings
-from ikusei.loops.precompute import Before
-from ikusei.loops.steps import Schedule, StopAsked
+from ikusei.loops.precompute import Precompute
+from ikusei.loops.steps import Schedule, StopRequest
 from ikusei.loops.supervised import Supervised, SupervisedSettings
 from ikusei.loops.update import NonFinite, blame, update
 from ikusei.maths import centred, clipped_objective, group_advantages, kl_estimate, leave_one_out
@@ -207,7 +207,7 @@ def test_denominators_are_those_of_the_step() -> None:
     """A group of five tokens that is skipped divides all the same."""
     algorithm, groups = GRPO(), [group([1, 0], [2, 1])]
     alone = prepared(algorithm, groups)
-    beside = replace(alone, totals=replace(count([*groups, group([0, 0], [3, 2])]), laid_tokens=3.0))
+    beside = replace(alone, denominators=replace(count([*groups, group([0, 0], [3, 2])]), laid_tokens=3.0))
     losses = [float(algorithm.loss(outputs([-0.9, -1.0, -1.3]), forest).value.detach()) for forest in (alone, beside)]
     assert losses[1] == pytest.approx(losses[0] * 3 / 8)
 
@@ -265,14 +265,14 @@ class Broken:
 
     def loss(self, out: Outputs, forest: Forest) -> Loss:
         broken = repr(self.guilty)[1:-1].rstrip(",") in repr(forest.tokens_N.tolist())
-        return Loss(out.logp_M.sum() / forest.totals.tokens * (self.value if broken else 1.0))
+        return Loss(out.logp_M.sum() / forest.denominators.tokens * (self.value if broken else 1.0))
 
     def advance(self, state: Any, metrics: Any) -> Any:
         return state
 
 
-def nobody_asked(policy: LocalPolicy) -> Before:
-    return Before(frozenset(), policy, None, 1 << 20)
+def nobody_asked(policy: LocalPolicy) -> Precompute:
+    return Precompute(frozenset(), policy, None, 1 << 20)
 
 
 def three_groups() -> list[Group]:
@@ -318,7 +318,7 @@ def test_the_online_loop_names_step_and_group(policy: LocalPolicy) -> None:
     good, bad = three_groups()[:1], three_groups()
     given = worlds.Given([good, bad])
     loop = worlds.loop_of(Broken((60,), needs=frozenset({"old"})), worlds.Watched(policy, given, learns=True), given)
-    steps = loop.steps(0, {}, StopAsked())
+    steps = loop.steps(0, {}, StopRequest())
     assert next(steps).number == 1
     before = weights(policy)
     with pytest.raises(NonFinite, match=r"^step 2: the loss is nan, first in group second \('the question second'\)$"):
@@ -352,7 +352,7 @@ def test_the_supervised_loop_names_step_and_group(policy: LocalPolicy) -> None:
     rows = Rows(task, policy.tokenizer, 0, in_order=True)
     settings = SupervisedSettings(steps=4, examples_per_step=2, lr=1e-3, in_order=True)
     guilty = rows.examples(2, 2)[1]
-    steps = Supervised(policy, rows, Broken(guilty.responses[0].tokens), settings, nobody_asked(policy)).steps(0, {}, StopAsked())
+    steps = Supervised(policy, rows, Broken(guilty.responses[0].tokens), settings, nobody_asked(policy)).steps(0, {}, StopRequest())
     assert [next(steps).number, next(steps).number] == [1, 2]
     before = weights(policy)
     with pytest.raises(NonFinite, match=rf"^step 3: the loss is nan, first in group {guilty.prompt.id} "):

@@ -15,9 +15,9 @@ from torch import Tensor
 from ikusei.backends import threads
 from ikusei.forest import Forest, plant
 from ikusei.models.attention import ForestLayout, Form
-from ikusei.models.flash import flash_forest, parts_of
+from ikusei.models.flash import attention_calls, flash_forest
 from ikusei.models.flex import FlexForest
-from ikusei.models.linear import product
+from ikusei.models.linear import prepacked
 from ikusei.types import Group, Prompt, Response
 
 SHAPES = {
@@ -53,7 +53,7 @@ def test_runs_and_batches_equal_blocks(name: str, heads: tuple[int, int]) -> Non
     forest = forest_of(SHAPES[name])
     x = inputs(forest.tokens_N.numel(), *heads)
     by_blocks = ForestLayout(forest)._by_blocks(*x, Form(0.3))
-    by_runs = flash_forest(*x, parts_of(forest.trees), 0.3)
+    by_runs = flash_forest(*x, attention_calls(forest.trees), 0.3)
     torch.testing.assert_close(by_runs, by_blocks, rtol=1e-5, atol=2e-6)
     weight = torch.randn(by_runs.shape, generator=torch.Generator().manual_seed(1))
     for mine, theirs in zip(*(torch.autograd.grad(out, x, weight) for out in (by_runs, by_blocks)), strict=True):
@@ -87,15 +87,15 @@ def test_threads_by_the_size_of_the_work(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_product_laid_out_once(dtype: torch.dtype, tolerance: float) -> None:
     chance = torch.Generator().manual_seed(0)
     weight, bias, x = (torch.randn(*shape, generator=chance).to(dtype) for shape in ((900, 500), (900,), (3, 7, 500)))
-    torch.testing.assert_close(product(weight, bias, 7)(x), F.linear(x, weight, bias), rtol=tolerance, atol=20 * tolerance)
+    torch.testing.assert_close(prepacked(weight, bias, 7)(x), F.linear(x, weight, bias), rtol=tolerance, atol=20 * tolerance)
 
 
 AVX2_ONLY = """
 import torch
-from ikusei.models.linear import product
+from ikusei.models.linear import prepacked
 weight, bias, x = torch.ones(3, 5).bfloat16(), torch.tensor([1.0, 2.0, 4.0]).bfloat16(), torch.full((2, 1, 5), 0.5)
-assert product(weight, bias, 2)(x).tolist() == [[[3.5, 4.5, 6.5]]] * 2
-assert product(weight, None, 2)(x).tolist() == [[[2.5, 2.5, 2.5]]] * 2
+assert prepacked(weight, bias, 2)(x).tolist() == [[[3.5, 4.5, 6.5]]] * 2
+assert prepacked(weight, None, 2)(x).tolist() == [[[2.5, 2.5, 2.5]]] * 2
 """
 
 

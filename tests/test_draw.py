@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ikusei.backends.local import LocalPolicy, LocalSettings
-from ikusei.samplers.decoding import Drafts, Job
+from ikusei.samplers.decoding import DecodingBatch, Job
 from ikusei.samplers.draw import draw, truncate, uniforms
 from ikusei.text.tokenizer import make_character_tokenizer
 from ikusei.types import Prompt, Response, Sampling
@@ -128,13 +128,13 @@ def written(policy: LocalPolicy, sampling: Sampling, num: int = 200, prompt_toke
 def spoken(policy: LocalPolicy, tokens: list[int], stop: tuple[str, ...]) -> Response:
     """The response of a model that is sure of each of these tokens in turn."""
     sampling = Sampling(max_tokens=len(tokens), stop=stop)
-    drafts = Drafts(sampling, frozenset({end_of(policy)}), policy.tokenizer, torch.device("cpu"))
-    drafts.arrange((), [Job(0, 0, 4, 1), Job(0, 0, 5, len(tokens))])
+    decoding = DecodingBatch(sampling, frozenset({end_of(policy)}), policy.tokenizer, torch.device("cpu"))
+    decoding.arrange((), [Job(0, 0, 4, 1), Job(0, 0, 5, len(tokens))])
     for token in tokens:
-        drafts.write(0, torch.full((2, len(policy.tokenizer)), -1e4).index_fill(1, torch.tensor([token]), 0.0))
-        if 1 in drafts.ended():
+        decoding.write(0, torch.full((2, len(policy.tokenizer)), -1e4).index_fill(1, torch.tensor([token]), 0.0))
+        if 1 in decoding.ended():
             break
-    _, response = drafts.close(1, version=3)
+    _, response = decoding.close(1, version=3)
     return response
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ikusei.forest import Forest, Totals, Tree, count, plant
+from ikusei.forest import Denominators, Forest, Tree, count, plant
 from ikusei.types import Group, Prompt, Response
 
 
@@ -59,11 +59,11 @@ def test_sums(forest: Forest) -> None:
     assert forest.sum_G(forest.sum_R(x_M)).tolist() == [21, 24]
 
 
-def test_totals_count_every_scored_token(forest: Forest) -> None:
-    assert count([FIRST, SECOND]) == Totals(9, 5, 0, 2)
-    assert forest.totals == Totals(9, 5, 0, 2, laid_tokens=9)
+def test_denominators_count_every_target_token(forest: Forest) -> None:
+    assert count([FIRST, SECOND]) == Denominators(9, 5, 0, 2)
+    assert forest.denominators == Denominators(9, 5, 0, 2, laid_tokens=9)
     beside = plant([SECOND], count([FIRST, SECOND]))
-    assert (beside.totals.tokens, beside.totals.responses, beside.totals.laid_tokens) == (9, 5, 3)
+    assert (beside.denominators.tokens, beside.denominators.responses, beside.denominators.laid_tokens) == (9, 5, 3)
 
 
 def test_pairs_of_a_ranking() -> None:
@@ -71,11 +71,11 @@ def test_pairs_of_a_ranking() -> None:
     ranked = replace(FIRST, tiers=(1, 0, 1))
     forest = plant([replace(SECOND, tiers=(0, 1)), ranked])
     assert list(zip(forest.better_P.tolist(), forest.worse_P.tolist(), strict=True)) == [(0, 1), (3, 2), (3, 4)]
-    assert forest.totals.pairs == 3
+    assert forest.denominators.pairs == 3
     parts = forest.split(1)
     assert [part.num_responses for part in parts] == [2, 3], "a group with pairs is never cut"
     assert [list(zip(p.better_P.tolist(), p.worse_P.tolist(), strict=True)) for p in parts] == [[(0, 1)], [(1, 0), (1, 2)]]
-    assert {part.totals.pairs for part in parts} == {3}
+    assert {part.denominators.pairs for part in parts} == {3}
 
 
 def test_streams(forest: Forest) -> None:
@@ -102,7 +102,7 @@ def test_a_part_is_what_planting_it_alone_gives(forest: Forest) -> None:
     assert [part.tokens_N.numel() for part in parts] == [8, 6, 7]
     for part, piece in zip(parts, cut, strict=True):
         assert_same_layout(part, plant([piece], temperature=0.7))
-        assert part.totals == forest.totals
+        assert part.denominators == forest.denominators
     assert [part["advantage_R"].tolist() for part in parts] == [[0, 1], [2], [3, 4]]
     assert [part["old_logp_M"].tolist() for part in parts] == [[0, 1, 2, 3], [4, 5], [6, 7, 8]]
 
@@ -144,9 +144,9 @@ def test_what_cannot_be_laid_out() -> None:
         plant([group("empty", [], response([1]))])
     with pytest.raises(ValueError, match=r"group empty"):
         plant([FIRST, group("empty", [1], response([2]), Response((), (), ""))])
-    with pytest.raises(ValueError, match="no token of the whole step is scored"):
+    with pytest.raises(ValueError, match="the whole step has no target token"):
         plant([group("unscored", [1], response([2, 3], [False, False]))])
-    assert plant([], Totals(5, 1, 0, 1)).tokens_N.numel() == 0
+    assert plant([], Denominators(5, 1, 0, 1)).tokens_N.numel() == 0
 
 
 def test_it_moves_as_a_whole(forest: Forest) -> None:

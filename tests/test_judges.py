@@ -22,7 +22,7 @@ from ikusei.forest import plant
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.normalise import mean_and_std
-from ikusei.models.learned_reward import Judge, LearnedReward
+from ikusei.models.learned_reward import LearnedReward, RewardEnsemble
 from ikusei.models.load import check_kind, load_model, load_reward_model, load_tokenizer
 from ikusei.text.chat import continuation, render
 from ikusei.types import Example, Group, Message, Response
@@ -69,9 +69,9 @@ def asked(folder: Path, prompt: str | tuple[Message, ...] = QUESTION, texts: Seq
     return Group(question, tuple(continuation(tokenizer, question, text) for text in texts))
 
 
-def judge(folder: Path, *names: str, **settings: object) -> Judge:
+def judge(folder: Path, *names: str, **settings: object) -> RewardEnsemble:
     given = LearnedReward.read("learned", {"models": [str(folder / name) for name in names], **settings})
-    return Judge("learned", given, load_tokenizer(str(folder / "model")))
+    return RewardEnsemble("learned", given, load_tokenizer(str(folder / "model")))
 
 
 def plainly(folder: Path, name: str, tokens: Sequence[int]) -> float:
@@ -81,7 +81,7 @@ def plainly(folder: Path, name: str, tokens: Sequence[int]) -> float:
         return float(model(input_ids=torch.tensor([tokens])).logits) + model.config.reward_bias
 
 
-def values(judge: Judge, groups: Sequence[Group]) -> list[float]:
+def values(judge: RewardEnsemble, groups: Sequence[Group]) -> list[float]:
     parts = [response["learned"] for group in judge(groups) for response in group]
     assert all(part.status == "ok" and part.value is not None for part in parts)
     return [part.value for part in parts if part.value is not None]
@@ -157,7 +157,7 @@ def test_it_is_a_reward_among_others(world: Path, tmp_path: Path) -> None:
         RewardSpec("gate", f"{tmp_path}/own.py:not_no", gate=True),
     ]
     groups = [asked(world), asked(world, TALK)]
-    with RewardWorkers(specs, judges={"learned": judge(world, "a")}) as workers:
+    with RewardWorkers(specs, in_process={"learned": judge(world, "a")}) as workers:
         pending = [workers.submit(group) for group in groups]
         scored = [each.result() for each in reversed(pending)][::-1]
     said = iter(values(judge(world, "a"), groups))
@@ -170,7 +170,7 @@ def test_a_judge_that_fails_is_told_to_all_who_wait(world: Path) -> None:
     def broken(groups: Sequence[Group]) -> list[list[dict[str, object]]]:
         raise ValueError("it cannot")
 
-    with RewardWorkers([RewardSpec("learned", "learned")], judges={"learned": broken}) as workers:  # pyright: ignore[reportArgumentType]
+    with RewardWorkers([RewardSpec("learned", "learned")], in_process={"learned": broken}) as workers:  # pyright: ignore[reportArgumentType]
         for pending in [workers.submit(asked(world)) for _ in range(2)]:
             with pytest.raises(ValueError, match="it cannot"):
                 pending.result()
@@ -187,7 +187,7 @@ def test_what_is_refused(world: Path, tmp_path: Path) -> None:
     big = {f"word{n}": n for n in range(2000)}
     PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(big, "word0")), eos_token="word1").save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="tokens and its tokenizer has 2000; put the tokenizer that it was trained with"):
-        Judge("learned", LearnedReward((str(tmp_path),)), load_tokenizer(str(world / "model")))
+        RewardEnsemble("learned", LearnedReward((str(tmp_path),)), load_tokenizer(str(world / "model")))
     for settings in ({}, {"model": 3}, {"models": []}, {"model": "x", "combine": "best"}, {"model": "x", "modle": "y"}):
         with pytest.raises(ValueError, match="allowed: model"):
             LearnedReward.read("learned", settings)

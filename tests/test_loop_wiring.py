@@ -22,12 +22,12 @@ from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.data import Rows
 from ikusei.loops.metrics import describe, effective_share
 from ikusei.loops.online import Online, OnlineSettings
-from ikusei.loops.precompute import Before
-from ikusei.loops.steps import Moving, Step, StopAsked
+from ikusei.loops.precompute import Precompute
+from ikusei.loops.steps import ReferenceSync, Step, StopRequest
 from ikusei.loops.supervised import Supervised, SupervisedSettings
 from ikusei.protocols import Algorithm, first_state
 from ikusei.tasks.arithmetic import Arithmetic
-from ikusei.types import Example, Group, Part, Prompt, Response, Sampling, Score, Split, Stop
+from ikusei.types import Example, Group, Prompt, Response, RewardResult, Sampling, Score, Split, Stop
 from laws import worlds
 
 
@@ -59,15 +59,15 @@ def sampled(
 ) -> Iterator[Step]:
     """The steps of an online loop with a real sampler, whose answers earn `earns(group, place)`."""
 
-    def judge(groups: Sequence[Group]) -> list[list[dict[str, Part]]]:
-        return [[{"it": Part(earns(group, r), "ok")} for r in range(len(group.responses))] for group in groups]
+    def judge(groups: Sequence[Group]) -> list[list[dict[str, RewardResult]]]:
+        return [[{"it": RewardResult(earns(group, r), "ok")} for r in range(len(group.responses))] for group in groups]
 
-    moving = settings.pop("moving", Moving())
+    moving = settings.pop("moving", ReferenceSync())
     chosen = OnlineSettings(**{"prompts_per_step": 2, "num_responses": 2, "lr": 1e-3, "steps": 1, **settings}, reference=moving)
-    known = Before(algorithm.needs, policy, reference, 1 << 20)
-    with RewardWorkers([RewardSpec("it", "exact")], judges={"it": judge}) as workers:
+    known = Precompute(algorithm.needs, policy, reference, 1 << 20)
+    with RewardWorkers([RewardSpec("it", "exact")], in_process={"it": judge}) as workers:
         loop = Online(policy, rows, workers, algorithm, Sampling(temperature=0.7, max_tokens=6), chosen, 3, known)
-        yield from loop.steps(0, first_state(algorithm), StopAsked())
+        yield from loop.steps(0, first_state(algorithm), StopRequest())
 
 
 def place(group: Group, r: int) -> float:
@@ -104,12 +104,12 @@ def test_totals_are_of_every_group_and_advantages_stand_where_their_answers_do()
     groups = [group(1.0, 1.0, name="a"), group(0.0, 1.0, name="b"), group(0.6, None, 0.0, name="c")]
     seen = worlds.step_of(GRPO(), worlds.make_policy(), groups)
     assert seen.step.kept == [False, True, True] and seen.step.groups == groups
-    assert seen.forest.totals.tokens == 5 + 5 + (2 + 4) and seen.forest.totals.responses == 6
+    assert seen.forest.denominators.tokens == 5 + 5 + (2 + 4) and seen.forest.denominators.responses == 6
     assert seen.step.advantages == pytest.approx({(1, 0): -0.5, (1, 1): 0.5, (2, 0): 0.3, (2, 2): -0.3})
     pairs = [replace(group(0.0, 0.0, name=name), tiers=tiers) for name, tiers in (("a", (0, 0)), ("b", (0, 1)), ("c", None))]
     seen = worlds.step_of(DPO(), worlds.make_policy(), pairs, worlds.make_policy(seed=1))
     assert seen.step.kept == [False, True, False]
-    assert (seen.forest.totals.tokens, seen.forest.totals.responses, seen.forest.totals.groups) == (15, 6, 3)
+    assert (seen.forest.denominators.tokens, seen.forest.denominators.responses, seen.forest.denominators.groups) == (15, 6, 3)
 
 
 def test_mismatched_answers_stand_after_the_prompt_before() -> None:
@@ -117,14 +117,14 @@ def test_mismatched_answers_stand_after_the_prompt_before() -> None:
     groups = [group(1.0, name="a", tokens=(11,)), group(0.0, 1.0, name="b", tokens=(12, 13)), group(1.0, name="c", tokens=(14, 15, 16))]
     turned = [replace(each, prompt=replace(each.prompt, tokens=tokens)) for each, tokens in zip(groups, ((14, 15, 16), (11,), (12, 13)))]
     policy, reference = worlds.make_policy(), worlds.make_policy(seed=1)
-    streams = Before(KTO().needs, policy, reference, tokens_per_microbatch=7).streams(groups, plant(groups))
+    streams = Precompute(KTO().needs, policy, reference, tokens_per_microbatch=7).streams(groups, plant(groups))
     torch.testing.assert_close(streams["other_logp_M"], policy.forward(plant(turned)).logp_M, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(streams["other_ref_logp_M"], reference.forward(plant(turned)).logp_M, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(streams["ref_logp_M"], reference.forward(plant(groups)).logp_M, rtol=1e-5, atol=1e-5)
     assert (streams["other_logp_M"] - streams["other_ref_logp_M"]).abs().min() > 1e-3
     assert (streams["other_ref_logp_M"] - streams["ref_logp_M"]).abs().max() > 1e-3
     with pytest.raises(ValueError, match="one group in the step"):
-        Before(KTO().needs, policy, reference, 7).streams(groups[:1], plant(groups[:1]))
+        Precompute(KTO().needs, policy, reference, 7).streams(groups[:1], plant(groups[:1]))
 
 
 # ------------------------------------------------------------------------------------------------------------- which rows, which seeds
@@ -185,14 +185,14 @@ def test_the_learning_rate_of_each_step_is_that_of_the_schedule(algorithm: Algor
 @pytest.mark.parametrize("online", [True, False], ids=["online", "supervised"])
 def test_a_reference_moves_after_every_second_step(online: bool) -> None:
     """After steps 2 and 4, to 0.6 of the policy as it is then and 0.4 of what it was."""
-    policy, moving = worlds.make_talker(), Moving(every=2, mix=0.6)
+    policy, moving = worlds.make_talker(), ReferenceSync(every=2, mix=0.6)
     reference, rows = LocalReference(worlds.make_talker(seed=1).frozen_copy(), policy.causal), Rows(Questions(8), policy.tokenizer, 0)
     weights = lambda: {name: p.detach().clone() for name, p in reference.causal.model.named_parameters()}  # noqa: E731
     if online:
         steps = sampled(policy, rows, place, GRPO(kl_coef=0.1), reference, moving=moving, steps=5, lr=1e-2)
     else:
         settings = SupervisedSettings(steps=5, examples_per_step=2, lr=1e-2, reference=moving)
-        steps = Supervised(policy, rows, DPO(), settings, Before(DPO().needs, policy, reference, 1 << 20)).steps(0, {}, StopAsked())
+        steps = Supervised(policy, rows, DPO(), settings, Precompute(DPO().needs, policy, reference, 1 << 20)).steps(0, {}, StopRequest())
     was, moved = weights(), []
     for step in steps:
         now, theirs = weights(), worlds.weights(policy)
@@ -208,7 +208,10 @@ def test_a_reference_moves_after_every_second_step(online: bool) -> None:
 
 
 def written(text: str, length: int, total: float | None, gold: float | None, stop: Stop = "eos", tokens: Sequence[int] = ()) -> Response:
-    parts = {"sum": Part(total, "error" if total is None else "ok"), "gold": Part(gold, "not_applicable" if gold is None else "ok")}
+    parts = {
+        "sum": RewardResult(total, "error" if total is None else "ok"),
+        "gold": RewardResult(gold, "not_applicable" if gold is None else "ok"),
+    }
     ids = tuple(tokens) or tuple(range(length))
     return Response(ids, (True,) * length, text, None, stop, score=Score(total, parts))
 

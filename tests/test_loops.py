@@ -27,9 +27,9 @@ from ikusei.loops.few_shot import held_out as asked_with_shots
 from ikusei.loops.filtering import Filter
 from ikusei.loops.held_out import held_out, on_rankings, on_texts
 from ikusei.loops.online import Online, OnlineSettings
-from ikusei.loops.precompute import Before, recall, recalled
-from ikusei.loops.replay import Replay, Replaying
-from ikusei.loops.steps import StopAsked
+from ikusei.loops.precompute import Precompute, cached_logp_M, precompute_reference
+from ikusei.loops.replay import Replay, ReplaySettings
+from ikusei.loops.steps import StopRequest
 from ikusei.loops.supervised import Supervised, SupervisedSettings
 from ikusei.loops.update import update
 from ikusei.protocols import Algorithm
@@ -69,8 +69,8 @@ class Says:
         return Outputs(torch.full((M,), self.logp), torch.zeros(M), reward_R=reward_R)
 
 
-def before(policy: Any, needs: frozenset[str] = frozenset(), reference: Any = None) -> Before:
-    return Before(needs, policy, reference, tokens_per_microbatch=12)
+def before(policy: Any, needs: frozenset[str] = frozenset(), reference: Any = None) -> Precompute:
+    return Precompute(needs, policy, reference, tokens_per_microbatch=12)
 
 
 def group(lengths: Sequence[int], tiers: Sequence[int] | None = None, last: Sequence[int] | None = None, **more: Any) -> Group:
@@ -226,11 +226,11 @@ def test_what_the_reference_said_is_kept(talker: LocalPolicy, tmp_path: Path) ->
     """Asked once, then read: to the bit, for rows in any order, and no other model is asked."""
     rows = Rows(Fixed(ROWS), talker.tokenizer, 0)
     groups = [rows.example("train", index) for index in range(4)]
-    said = recall(talker, groups, tmp_path / "said.parquet", 1000)
+    said = precompute_reference(talker, groups, tmp_path / "said.parquet", 1000)
     forest = plant([groups[3], groups[1]])
-    read = recall(Says(), [], tmp_path / "said.parquet", 1000)
-    assert torch.equal(recalled(said, [groups[3], groups[1]]), recalled(read, [groups[3], groups[1]]))
-    assert recalled(said, [groups[3], groups[1]]).tolist() == pytest.approx(talker.forward(forest).logp_M.tolist(), abs=1e-5)
+    read = precompute_reference(Says(), [], tmp_path / "said.parquet", 1000)
+    assert torch.equal(cached_logp_M(said, [groups[3], groups[1]]), cached_logp_M(read, [groups[3], groups[1]]))
+    assert cached_logp_M(said, [groups[3], groups[1]]).tolist() == pytest.approx(talker.forward(forest).logp_M.tolist(), abs=1e-5)
 
 
 def test_a_filter_drops_what_the_policy_has_outgrown(talker: LocalPolicy, calm: RewardSpec) -> None:
@@ -256,7 +256,7 @@ def run_one(algorithm: Algorithm, rows: Rows, replay: Replay | None) -> tuple[di
     policy = worlds.make_talker()
     settings = SupervisedSettings(steps=1, examples_per_step=2, lr=1e-3, in_order=True, tokens_per_microbatch=30)
     loop = Supervised(policy, rows, algorithm, settings, before(policy), replay)
-    (step,) = list(loop.steps(0, {}, StopAsked()))
+    (step,) = list(loop.steps(0, {}, StopRequest()))
     return step.metrics, worlds.weights(policy)
 
 
@@ -264,7 +264,7 @@ def test_replay_adds_its_weight_times_its_mean(talker: LocalPolicy) -> None:
     """loss = main + weight * replay, and the update is that of the sum, made by hand."""
     main = Rows(Fixed((Example("1+1=", (" 2",)), Example("2+1=", (" 3 or so",)))), talker.tokenizer, 0, in_order=True)
     old = Rows(Fixed(tuple(Example(None, (text,)) for text in ("ねこはすき。", "いぬ", "abc"))), talker.tokenizer, 0)
-    replay = Replay(old, Replaying(examples=2, weight=0.3))
+    replay = Replay(old, ReplaySettings(examples=2, weight=0.3))
     metrics, mixed = run_one(LanguageModelling(), main, replay)
     alone, _ = run_one(LanguageModelling(), main, None)
     assert metrics["loss"] == pytest.approx(alone["loss"] + 0.3 * metrics["replay/loss"], rel=1e-5)
@@ -291,11 +291,11 @@ def test_replay_beside_sampling(talker: LocalPolicy, calm: RewardSpec) -> None:
         policy = LocalPolicy(worlds.make_talker().causal.model, tokenizer, worlds.LocalSettings(layout="forest"), needs)
         settings = OnlineSettings(steps=1, prompts_per_step=2, num_responses=2, updates_per_step=1, lr=1e-3)
         rows = Rows(Arithmetic(digits=1), tokenizer, 0, policy.causal.context)
-        replay = None if weight is None else Replay(old, Replaying(2, weight))
+        replay = None if weight is None else Replay(old, ReplaySettings(2, weight))
         with RewardWorkers([calm]) as workers:
             known = before(policy, needs, policy.reference())
             loop = Online(policy, rows, workers, PPO(), Sampling(max_tokens=6), settings, 0, known, replay)
-            (step,) = list(loop.steps(0, PPO().start(), StopAsked()))
+            (step,) = list(loop.steps(0, PPO().start(), StopRequest()))
         found[weight] = step.metrics
     texts = -float(talker.forward(plant(old.examples(0, 2))).logp_M.mean())
     assert found[0.7]["replay/loss"] == pytest.approx(texts, rel=1e-5)

@@ -21,7 +21,7 @@ from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops import diverse
 from ikusei.loops.collect import CollectSettings, row_of
-from ikusei.loops.diverse import most_telling, similarity, worth
+from ikusei.loops.diverse import most_representative, similarity, worth
 from ikusei.loops.preference_gap import advice, preference_gap
 from ikusei.loops.update import update
 from ikusei.pipeline.train import train
@@ -52,7 +52,7 @@ def test_two_are_the_best_two() -> None:
             texts = ["".join(chance.choice("abc") for _ in range(chance.randint(0, 7))) for _ in range(9)]
             u = similarity(texts)
             best = max(worth(u, pair, diversity) for pair in combinations(range(9), 2))
-            assert worth(u, most_telling(texts, 2, diversity), diversity) == pytest.approx(best)
+            assert worth(u, most_representative(texts, 2, diversity), diversity) == pytest.approx(best)
 
 
 def test_exchanging_one_betters_what_was_grown() -> None:
@@ -60,7 +60,7 @@ def test_exchanging_one_betters_what_was_grown() -> None:
     chance, bettered = random.Random(1), 0
     for _ in range(60):
         texts = ["".join(chance.choice("abc") for _ in range(chance.randint(1, 8))) for _ in range(12)]
-        u, chosen = similarity(texts), most_telling(texts, 4)
+        u, chosen = similarity(texts), most_representative(texts, 4)
         grown = max(worth(u, diverse._grown(u, first, 4, 1.0), 1.0) for first in range(12))
         bettered += worth(u, chosen, 1.0) > grown + 1e-9
         for at, new in product(range(4), set(range(12)) - set(chosen)):
@@ -81,10 +81,10 @@ def test_answers_that_are_cut_off_are_no_end(tmp_path: Path) -> None:
 
 
 def test_diversity_keeps_them_apart() -> None:
-    same, apart = most_telling(TEXTS, 2, 0.0), most_telling(TEXTS, 2, 1.0)
+    same, apart = most_representative(TEXTS, 2, 0.0), most_representative(TEXTS, 2, 1.0)
     assert same == [0, 1]
     assert len({i < 3 for i in apart}) == 2
-    assert most_telling(TEXTS, 9) == list(range(6))
+    assert most_representative(TEXTS, 9) == list(range(6))
 
 
 def scored(*answers: tuple[str, float]) -> Group:

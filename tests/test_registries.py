@@ -84,7 +84,7 @@ except ValueError as error:
     told["wrong"] = str(error)
 assert "ikusei.algos.zero" not in sys.modules and "ikusei.rewards.shouting" not in sys.modules, "a name needs no import"
 recipe = read_recipe(Path("recipe.yaml"))
-told |= {"recipe": resolved(recipe), "jailed": recipe.rewards[0].jailed}
+told |= {"recipe": resolved(recipe), "sandboxed": recipe.rewards[0].sandboxed}
 from ikusei.recipe.template import write_recipe
 write_recipe(Path("new.yaml"), Path("rows.jsonl"), "shouting", "seedling")
 told["new"] = Path("new.yaml").read_text()
@@ -120,7 +120,7 @@ def test_every_reward_is_reached_by_name(name: str, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     Path("votes.jsonl").write_text("")
     (spec,) = recipe(rewards=[{"path": name, "settings": SETTINGS.get(name, {})}]).rewards
-    assert callable(load(spec).function) and spec.jailed == (name == "code")
+    assert callable(load(spec).function) and spec.sandboxed == (name == "code")
 
 
 def test_a_file_is_all_that_a_new_name_takes(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_file_is_all_that_a_new_name_takes(tmp_path: Path) -> None:
     assert told["recipe"]["task"] == {"name": "letters", "size": 5}
     assert told["recipe"]["algorithm"] == {"name": "zero", "scale": 0.5}
     assert told["recipe"]["rewards"][0]["settings"] == {"marks": str(tmp_path / "marks.txt")}
-    assert told["jailed"] and "  - {path: shouting, settings: {marks: '!'}}    # capitals\n" in told["new"]
+    assert told["sandboxed"] and "  - {path: shouting, settings: {marks: '!'}}    # capitals\n" in told["new"]
     assert "did you mean 'letters'?" in told["wrong"] and "half_zero" in told["wrong"] and "did you mean 'shouting'?" in told["wrong"]
     assert told["earned"] == 1.0 and "shouting" in told["help"]
 

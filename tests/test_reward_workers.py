@@ -15,7 +15,7 @@ import pytest
 from ikusei.guard import outcomes
 from ikusei.guard.outcomes import failure_counts, too_many_failures
 from ikusei.guard.workers import RewardSpec, RewardWorkers
-from ikusei.types import Group, Part, Prompt, Response, Score, Status
+from ikusei.types import Group, Prompt, Response, RewardResult, Score, Status
 
 PROMPT = Prompt("p", (1, 2), "What is 3*4?", {"answer": "12"})
 
@@ -92,7 +92,7 @@ def score(specs: Sequence[RewardSpec], *groups: Group, log: Path | None = None) 
         return workers.score(groups)
 
 
-def parts(scored: Group, name: str) -> list[Part]:
+def parts(scored: Group, name: str) -> list[RewardResult]:
     return [response.score.parts[name] for response in scored.responses if response.score is not None]
 
 
@@ -194,23 +194,25 @@ def test_settings_that_do_not_fit_are_told(folder: Path) -> None:
     assert "settings go to a class, or to a function that makes a reward" in plain
 
 
-OK, N_A, FAILED = Part(0.5, "ok"), Part(None, "not_applicable"), Part(None, "timeout")
+OK, N_A, FAILED = RewardResult(0.5, "ok"), RewardResult(None, "not_applicable"), RewardResult(None, "timeout")
 
 
 @pytest.mark.parametrize(
     ("a", "b", "gate", "gold", "value"),
     [
-        (OK, Part(3.0, "ok"), Part(0.25, "ok"), OK, (2 * 0.5 - 3.0) * 0.25),
-        (OK, N_A, Part(0.25, "ok"), OK, 0.25),
-        (OK, Part(3.0, "ok"), N_A, OK, -2.0),
+        (OK, RewardResult(3.0, "ok"), RewardResult(0.25, "ok"), OK, (2 * 0.5 - 3.0) * 0.25),
+        (OK, N_A, RewardResult(0.25, "ok"), OK, 0.25),
+        (OK, RewardResult(3.0, "ok"), N_A, OK, -2.0),
         (N_A, N_A, OK, OK, None),
         (OK, FAILED, OK, OK, None),
         (OK, OK, FAILED, OK, None),
-        (OK, Part(3.0, "ok"), OK, FAILED, -1.0),
-        (Part(1.5e308, "ok"), OK, OK, OK, None),  # overflows in the sum
+        (OK, RewardResult(3.0, "ok"), OK, FAILED, -1.0),
+        (RewardResult(1.5e308, "ok"), OK, OK, OK, None),  # overflows in the sum
     ],
 )
-def test_total_is_the_gates_times_the_weighted_sum(a: Part, b: Part, gate: Part, gold: Part, value: float | None) -> None:
+def test_total_is_the_gates_times_the_weighted_sum(
+    a: RewardResult, b: RewardResult, gate: RewardResult, gold: RewardResult, value: float | None
+) -> None:
     specs = [
         RewardSpec("a", "x", weight=2),
         RewardSpec("b", "x", weight=-1),
@@ -242,7 +244,7 @@ def test_two_rewards_of_one_name_are_refused() -> None:
 
 def judged_by_two(shaky: Sequence[Status]) -> list[Group]:
     """Groups of one response each: one reward always speaks, the other ends as given."""
-    scores = [Score(None, {"sure": OK, "shaky": Part(None, status, note=f"call {n}")}) for n, status in enumerate(shaky)]
+    scores = [Score(None, {"sure": OK, "shaky": RewardResult(None, status, note=f"call {n}")}) for n, status in enumerate(shaky)]
     return [
         Group(replace(PROMPT, text=f"question {n}"), (Response((1,), (True,), f"answer {n}", score=each),)) for n, each in enumerate(scores)
     ]

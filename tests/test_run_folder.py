@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 from ikusei.intervals import Interval
 from ikusei.run.files import read_json, read_lines
 from ikusei.run.folder import Run, is_wall_clock, list_runs
-from ikusei.types import Group, Part, Prompt, Response, Score
+from ikusei.types import Group, Prompt, Response, RewardResult, Score
 
 RESOLVED = {"name": "tiny", "seed": 3, "train": {"lr": 1e-6, "steps": 4}, "prompt": "ねこはすきですか？", "stop": [], "note": None}
 SOURCE = "name: tiny  # as written\n"
@@ -105,7 +105,10 @@ def test_list_runs(run: Run) -> None:
 
 
 def groups() -> list[Group]:
-    ok, late = Score(1.5, {"exact": Part(1.0, "ok"), "length": Part(0.5, "ok")}), Score(None, {"exact": Part(None, "timeout", 2.0, "2 s")})
+    ok, late = (
+        Score(1.5, {"exact": RewardResult(1.0, "ok"), "length": RewardResult(0.5, "ok")}),
+        Score(None, {"exact": RewardResult(None, "timeout", 2.0, "2 s")}),
+    )
     first = Response((5, 6, 7), (True, False, True), "a\u2028b", (-0.5, -9.0, -0.25), "eos", version=4, seed=2**64 - 1, score=ok)
     second = Response((5,), (True,), "ねこ", None, "length", score=late)
     third = Response((8, 9), (True, True), "", (-1.0, -1.0), "stop", version=4, seed=1)

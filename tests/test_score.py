@@ -15,12 +15,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBa
 
 from ikusei.cli.main import main
 from ikusei.models.causal import CausalModel
-from ikusei.models.score import TOKENS_PER_PART, score
+from ikusei.models.score import TOKENS_PER_MICROBATCH, score
 from ikusei.samplers.load import load_sampler
 from ikusei.samplers.local import LocalSampler
 from ikusei.text.chat import continuation, render
 from ikusei.text.read import read_texts
-from ikusei.types import Example, Sampling, ScoredText
+from ikusei.types import Example, Sampling, TextLogprobs
 
 LETTERS = "abc"
 QUESTION = "しろねこはすきですか？"
@@ -44,7 +44,7 @@ def tiny(seed: int = 0) -> tuple[CausalModel, PreTrainedTokenizerBase]:
     return CausalModel(AutoModelForCausalLM.from_config(kind, dtype=torch.float32)), tokenizer
 
 
-def total(scored: Sequence[ScoredText]) -> float:
+def total(scored: Sequence[TextLogprobs]) -> float:
     return math.fsum(math.exp(each.logp) for each in scored)
 
 
@@ -100,7 +100,7 @@ def test_it_is_what_the_sampler_said(seedling: LocalSampler) -> None:
 
 def test_it_is_the_same_alone_and_among_many(seedling: LocalSampler) -> None:
     prompt = render(seedling.tokenizer, Example(QUESTION))
-    many = [TEXTS[1]] * (TOKENS_PER_PART // 16) + TEXTS
+    many = [TEXTS[1]] * (TOKENS_PER_MICROBATCH // 16) + TEXTS
     alone, *_ = score(seedling.causal, seedling.tokenizer, prompt, [TEXTS[1]])
     among = score(seedling.causal, seedling.tokenizer, prompt, many)
     assert [each.text for each in among] == many
@@ -108,12 +108,12 @@ def test_it_is_the_same_alone_and_among_many(seedling: LocalSampler) -> None:
 
 
 def test_what_is_told_of_a_text() -> None:
-    told = ScoredText("あa", ("あ", "a", "<end>"), (-700.0, -299.0, -1.0), ended=True)
+    told = TextLogprobs("あa", ("あ", "a", "<end>"), (-700.0, -299.0, -1.0), ended=True)
     assert told.logp == -1000 and told.per_token == pytest.approx(-1000 / 3)
     assert told.bits_per_byte == pytest.approx(1000 / math.log(2) / 4)  # three bytes and one
     assert told.probability == "5.08e-435"  # no float is so small
-    assert ScoredText("a", ("a",), (math.log(0.02),), ended=False).probability == "0.02"
-    assert ScoredText("", ("<end>",), (-1.0,), ended=True).bits_per_byte == math.inf
+    assert TextLogprobs("a", ("a",), (math.log(0.02),), ended=False).probability == "0.02"
+    assert TextLogprobs("", ("<end>",), (-1.0,), ended=True).bits_per_byte == math.inf
 
 
 def test_a_text_that_does_not_fit_is_named() -> None:

@@ -13,7 +13,7 @@ from ikusei.cli.main import app
 from ikusei.evaluation.judges import contest, prompt_of, read_judge
 from ikusei.intervals import mean_interval
 from ikusei.loops.evaluate import EvalSettings, rows_of
-from ikusei.models.learned_reward import Judge, LearnedReward
+from ikusei.models.learned_reward import LearnedReward, RewardEnsemble
 from ikusei.models.load import load_tokenizer
 from ikusei.run.folder import Run
 from ikusei.run.win_rate import PairVerdict, of_numbers, of_votes, win_rate
@@ -147,7 +147,7 @@ def test_a_reward_model_judges(two: tuple[str, str], tmp_path: Path) -> None:
     export(policy.causal.model, policy.tokenizer, tmp_path / "model")
     write_judge(tmp_path, "judge", policy.tokenizer, 0, bias=0.5)
     tokenizer = load_tokenizer(str(tmp_path / "judge"))
-    judge = Judge("judge", LearnedReward((str(tmp_path / "judge"),)), tokenizer)
+    judge = RewardEnsemble("judge", LearnedReward((str(tmp_path / "judge"),)), tokenizer)
     wins = []
     for prompt in ONE:
         asked = render(tokenizer, Example(prompt))

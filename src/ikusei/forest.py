@@ -8,10 +8,11 @@ repeated. Positions restart at the root's end for each leaf; a token attends to 
     leaf       -1 -1 -1 | 0  0  0  | 1  1  | 2  2  2
 
 Letters that end names say which axis a tensor runs along:
-    N tokens laid out    M scored tokens    R responses    G groups    P pairs (better, worse)
+    N tokens laid out    M target tokens    R responses    G groups    P pairs (better, worse)
 
-Index t means tokens[t]: `target_M[i]` is a scored token and `predicts_M[i]` the row whose hidden state predicts it. Losses work on flat
-vectors over M; `sum_R` and `sum_G` add them up. Denominators are those of the whole optimiser step (`Totals`), so pieces add exactly.
+Index t means tokens[t]: `target_M[i]` is a target token and `predicts_M[i]` the row on N whose hidden state predicts it. Losses work on
+flat vectors over M; `sum_R` and `sum_G` add them up. They divide by the counts of the whole optimiser step (`Denominators`), so
+micro-batches add up exactly.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from ikusei.types import Group, Response
 
-# which axis the numbers of a tensor point along
+# tensors of indices, and the axis that they index
 POINTS_ALONG = {
     "leaf_N": "R", "predicts_M": "N", "response_M": "R", "last_R": "N", "group_R": "G", "better_P": "R", "worse_P": "R",
 }  # fmt: skip
@@ -33,26 +34,26 @@ POINTS_ALONG = {
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a policy says of a forest. `logp_M` and `entropy_M` are of the distribution at each leaf's temperature, in nats."""
+    """A model's outputs on a forest. `logp_M` and `entropy_M` are in nats, at each leaf's temperature."""
 
     logp_M: Tensor
     entropy_M: Tensor
-    value_M: Tensor | None = None  # of a critic: the value before each scored token
-    reward_R: Tensor | None = None  # of a reward model: read at each leaf's last token; it has no words, so M is empty
+    value_M: Tensor | None = None  # of a critic: the value before each target token
+    reward_R: Tensor | None = None  # of a reward model: read at each leaf's last token; logp_M is then empty
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A value to descend and metrics; both add up over the parts of a step."""
+    """A loss and its metrics; both add up over the micro-batches of a step."""
 
     value: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
-    """The denominators of one optimiser step. They count every scored response, also of groups that were skipped because they teach
-    nothing; `laid_tokens` counts only what is laid out, for metrics that describe the computed tokens."""
+class Denominators:
+    """The counts that losses and metrics of one optimiser step are divided by. `tokens` are target tokens. Groups skipped for want of a
+    learning signal count too; only `laid_tokens`, for metrics of the computed tokens, leaves them out."""
 
     tokens: float
     responses: float
@@ -63,7 +64,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Where one group lies: its first row on N, the length of its root and of each leaf."""
+    """The place of one group: its first row on N, the length of its root and of each leaf."""
 
     start: int
     root: int
@@ -76,7 +77,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class Forest:
-    """A batch laid out. Make one with `plant`; `split` cuts it into parts that fit the memory."""
+    """A batch as tensors. Made by `plant`; `split` gives micro-batches."""
 
     trees: tuple[Tree, ...]
     tokens_N: Tensor
@@ -85,15 +86,15 @@ class Forest:
     predicts_M: Tensor  # row on N
     target_M: Tensor  # token id
     response_M: Tensor  # index on R
-    position_M: Tensor  # position of the scored token
+    position_M: Tensor  # position of the target token
     last_R: Tensor  # row on N of each leaf's last token
     group_R: Tensor  # index on G
     temperature_R: Tensor
     weight_G: Tensor
     better_P: Tensor  # index on R
     worse_P: Tensor  # index on R
-    totals: Totals
-    streams: Mapping[str, Tensor] = field(default_factory=dict)  # more numbers, named by their axis: advantage_M, ref_logp_M, ...
+    denominators: Denominators
+    streams: Mapping[str, Tensor] = field(default_factory=dict)  # further tensors, named by their axis: advantage_M, ref_logp_M, ...
 
     @property
     def num_responses(self) -> int:
@@ -103,7 +104,7 @@ class Forest:
         return self.streams[name]
 
     def sum_R(self, x_M: Tensor) -> Tensor:
-        """[M] -> [R]: the sum over each response's scored tokens."""
+        """[M] -> [R]: the sum over each response's target tokens."""
         return x_M.new_zeros(self.num_responses).index_add(0, self.response_M, x_M)
 
     def sum_G(self, x_R: Tensor) -> Tensor:
@@ -112,18 +113,18 @@ class Forest:
 
     @property
     def length_R(self) -> Tensor:
-        """[R] how many tokens of each response are scored."""
+        """[R] the number of target tokens of each response."""
         return self.sum_R(torch.ones_like(self.target_M, dtype=torch.float32))
 
     @property
     def weight_M(self) -> Tensor:
-        """[M] the weight of the group that each scored token belongs to, times its own where it has one (stream `importance_M`)."""
+        """[M] the weight of each target token: its group's, times the stream `importance_M` where there is one."""
         weight_M = self.weight_G[self.group_R[self.response_M]]
         return weight_M * self["importance_M"] if "importance_M" in self.streams else weight_M
 
     @property
     def weight_R(self) -> Tensor:
-        """[R] the mean weight of each response's scored tokens."""
+        """[R] the mean weight of each response's target tokens."""
         return self.sum_R(self.weight_M) / self.length_R.clamp(min=1)
 
     @property
@@ -132,7 +133,7 @@ class Forest:
         return self.weight_G[self.group_R[self.better_P]]
 
     def with_streams(self, streams: Mapping[str, Tensor]) -> Forest:
-        """The forest with more numbers on it. A name ends in the letter of its axis, and the length must fit."""
+        """The forest with further streams. A name ends in the letter of its axis, and the length must match."""
         sizes = {name[-1]: tensor.numel() for name, tensor in self._tensors().items()}
         for name, stream in streams.items():
             assert stream.shape == (sizes.get(name[-1]),), f"stream {name}: shape {tuple(stream.shape)}, axes {sizes}"
@@ -144,20 +145,20 @@ class Forest:
         return replace(self, **moved, streams={name: stream.to(device) for name, stream in self.streams.items()})
 
     def split(self, tokens_per_microbatch: int) -> list[Forest]:
-        """Parts of at most `tokens_per_microbatch` tokens laid out, in order; several trees follow one another in one part.
+        """Micro-batches of at most `tokens_per_microbatch` tokens, in order; several trees may share one.
 
-        A tree over the budget is cut between its leaves (the root is laid out again in each piece) unless it holds pairs, which need each
-        other; it, or a single leaf over the budget, is a part of its own.
+        A tree over the budget is split between its leaves, and its root repeated in each piece. A tree with pairs is not split, since a
+        pair needs both responses; such a tree, or a single leaf over the budget, is a micro-batch of its own.
         """
-        parts: list[list[_Piece]] = [[]]
+        microbatches: list[list[_Piece]] = [[]]
         used = 0
         for piece in self._pieces(tokens_per_microbatch):
-            if parts[-1] and used + piece.size > tokens_per_microbatch:
-                parts.append([])
+            if microbatches[-1] and used + piece.size > tokens_per_microbatch:
+                microbatches.append([])
                 used = 0
-            parts[-1].append(piece)
+            microbatches[-1].append(piece)
             used += piece.size
-        return [self] if len(parts) == 1 else [self._select(part) for part in parts]
+        return [self] if len(microbatches) == 1 else [self._select(each) for each in microbatches]
 
     def each_tree(self) -> list[Forest]:
         """Every tree as a forest of its own."""
@@ -181,7 +182,7 @@ class Forest:
         return pieces
 
     def _select(self, pieces: Sequence[_Piece]) -> Forest:
-        """The forest of these pieces alone. What pointed along an axis points along its new, shorter one."""
+        """The forest of these pieces alone. Indices are renumbered for the shorter axes."""
         N = torch.cat([piece.rows() for piece in pieces]).to(self.tokens_N.device)
         R = torch.cat([torch.arange(p.first + p.begin, p.first + p.end) for p in pieces]).to(N.device)
         G = torch.tensor([piece.group for piece in pieces], device=N.device)
@@ -223,29 +224,29 @@ class _Piece:
 
 
 def _inverse(index: Tensor, size: int) -> Tensor:
-    """`inverse[index[i]] == i`, and -1 where the index does not reach; -1 stays -1 (a root's leaf)."""
+    """`inverse[index[i]] == i`, and -1 for what `index` does not contain; -1 stays -1 (the leaf of a root)."""
     inverse = torch.full((size + 1,), -1, dtype=torch.long, device=index.device)
     inverse[index] = torch.arange(index.numel(), device=index.device)
     return inverse
 
 
-def count(groups: Sequence[Group]) -> Totals:
+def count(groups: Sequence[Group]) -> Denominators:
     """The denominators of a step made of these groups, skipped ones included."""
     masks = [response.mask for group in groups for response in group.responses]
     pairs = sum(len(group.pairs) for group in groups)
-    return Totals(float(sum(map(sum, masks))), float(len(masks)), float(pairs), float(len(groups)))
+    return Denominators(float(sum(map(sum, masks))), float(len(masks)), float(pairs), float(len(groups)))
 
 
-def plant(groups: Sequence[Group], totals: Totals | None = None, temperature: float = 1.0) -> Forest:
+def plant(groups: Sequence[Group], denominators: Denominators | None = None, temperature: float = 1.0) -> Forest:
     """Lay groups out as a forest.
 
-    `totals` are the step's denominators where groups were skipped (default: of these groups). Responses that carry log-probs make the
-    stream `sampled_logp_M`. Raises ValueError where a prompt or a response has no token, or where no token at all is scored.
+    `denominators` are the step's where groups were skipped (default: those of these groups). The log-probs of the responses become the
+    stream `sampled_logp_M` where all have them. Raises ValueError where a prompt or a response is empty, or no token is a target.
     """
-    totals = totals or count(groups)
-    if totals.tokens == 0:
-        raise ValueError("no token of the whole step is scored; at least one must be; look at the masks with `ikusei check`")
-    row = _Row()
+    denominators = denominators or count(groups)
+    if denominators.tokens == 0:
+        raise ValueError("the whole step has no target token; at least one is needed; look at the masks with `ikusei check`")
+    row = _ForestBuilder()
     trees = tuple(row.lay(g, group) for g, group in enumerate(groups))
     tensors = {name: torch.tensor(values, dtype=torch.long) for name, values in row.long.items()}
     sampled = {"sampled_logp_M": torch.tensor(row.logp, dtype=torch.float32)} if len(row.logp) == len(row.long["target_M"]) else {}
@@ -254,12 +255,12 @@ def plant(groups: Sequence[Group], totals: Totals | None = None, temperature: fl
         **tensors,
         temperature_R=torch.full((tensors["group_R"].numel(),), temperature),
         weight_G=torch.tensor([group.weight for group in groups], dtype=torch.float32),
-        totals=replace(totals, laid_tokens=float(tensors["target_M"].numel())),
+        denominators=replace(denominators, laid_tokens=float(tensors["target_M"].numel())),
         streams=sampled,
     )
 
 
-class _Row:
+class _ForestBuilder:
     """The lists that become a forest's tensors, filled group by group."""
 
     def __init__(self) -> None:
@@ -286,14 +287,14 @@ class _Row:
     def lay_leaf(self, r: int, response: Response, root_row: int, root_length: int) -> None:
         """The root's last row predicts the first token, each row of the leaf the token after it."""
         long, begin, length = self.long, len(self.long["tokens_N"]), len(response.tokens)
-        scored = [t for t, on in enumerate(response.mask) if on]
+        targets = [t for t, on in enumerate(response.mask) if on]
         long["tokens_N"] += response.tokens
         long["position_N"] += range(root_length, root_length + length)
         long["leaf_N"] += [r] * length
-        long["predicts_M"] += [begin + t - 1 if t > 0 else root_row for t in scored]
-        long["target_M"] += [response.tokens[t] for t in scored]
-        long["response_M"] += [r] * len(scored)
-        long["position_M"] += [root_length + t for t in scored]
+        long["predicts_M"] += [begin + t - 1 if t > 0 else root_row for t in targets]
+        long["target_M"] += [response.tokens[t] for t in targets]
+        long["response_M"] += [r] * len(targets)
+        long["position_M"] += [root_length + t for t in targets]
         long["last_R"].append(begin + length - 1)
         if response.logprobs is not None:
-            self.logp += [response.logprobs[t] for t in scored]
+            self.logp += [response.logprobs[t] for t in targets]

@@ -1,4 +1,4 @@
-"""The numbers an evaluation states: pass@k, best-of-k, and an interval for each.
+"""Estimators of evaluation figures with confidence intervals: pass@k, best-of-k, means, correlations.
 
     pass@k    = E over prompts [1 - C(n-c, k) / C(n, k)]        c of n samples right; unbiased, arXiv:2107.03374
     best of k = E [max of k of the n values, drawn without putting back] = sum_i x_(i) C(i-1, k-1) / C(n, k)
@@ -23,8 +23,8 @@ PSEUDO_PROMPTS = (0.0, 0.0, 1.0, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure and between what it lies. In text it is `0.123 (0.100 to 0.150)`; f"{interval:+.1f}" and f"{interval:.0%}" do what they do
-    with a number. Of one prompt alone nothing is known but the value."""
+    """A value and its interval. In text it is `0.123 (0.100 to 0.150)`; f"{interval:+.1f}" and f"{interval:.0%}" do what they do
+    with a number. For a single prompt the interval is unbounded."""
 
     value: float
     low: float
@@ -42,7 +42,7 @@ class Interval:
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """The chance that at least one of k samples is right, where c of n drawn samples were. Unbiased.
+    """The probability that at least one of k samples is correct, estimated from c correct ones of n. Unbiased.
 
     Raises:
         ValueError: unless 0 <= c <= n and 1 <= k <= n.
@@ -58,12 +58,12 @@ def doublings(most: int) -> list[int]:
 
 
 def tries(most: int) -> list[int]:
-    """The k at which pass@k is measured: 1, 2, 4, ... and `most` itself, which is as many samples as there are."""
+    """The k at which pass@k is measured: 1, 2, 4, ... and `most`, the number of samples."""
     return sorted({*doublings(most), most} - {0})
 
 
 def best_of(values: Sequence[float], k: int) -> float:
-    """The largest of k values on average, the k being any of those given. Unbiased.
+    """The expected maximum of k of the given values. Unbiased.
 
     Raises:
         ValueError: unless 1 <= k <= len(values).
@@ -75,7 +75,7 @@ def best_of(values: Sequence[float], k: int) -> float:
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """The mean of one value a prompt, and its t interval over prompts: "plus four" and within [0, 1] where all values are, else plain.
+    """The mean over prompts, one value each, with its t interval: "plus four" and within [0, 1] where all values are, else plain.
 
     A single value outside [0, 1] has an infinite interval: nothing is known of its spread.
 
@@ -106,12 +106,12 @@ def pass_at(k: int, correct: Sequence[Sequence[bool]]) -> Interval:
 
 
 def centred(values: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Less the mean of the prompt: what is left does not depend on which prompts are longer or better answered."""
+    """Values minus the mean of their prompt, which removes differences between prompts."""
     _, of = np.unique(group, return_inverse=True)
     return values - (np.bincount(of, values) / np.bincount(of))[of]
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float | None:
-    """Pearson's, of centred values; None where one of them does not vary."""
+    """Pearson's correlation of centred values; None where one of them does not vary."""
     spread = float(one.std() * other.std())
     return float((one * other).mean() / spread) if spread > 1e-12 else None

@@ -1,6 +1,6 @@
-"""The formulas that several algorithms use, each written once. Pure functions of tensors.
+"""Formulas shared by algorithms, each written once, as pure functions of tensors.
 
-Letters that end names: M scored tokens, R responses, P pairs (better, worse).
+Letters that end names: M target tokens, R responses, P pairs (better, worse).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 KL = Literal["k1", "k2", "k3"]
-Scale = Literal["none", "group", "batch"]  # what advantages are divided by the spread of
-MOST_LOG_PROB = -1e-7  # a probability of 1 has infinite odds; they are held at 16 nats
+Scale = Literal["none", "group", "batch"]  # over which set the standard deviation of rewards is taken
+MOST_LOG_PROB = -1e-7  # limits the log-odds of a probability of 1 to 16 nats
 
 
 def kl_estimate(logp: Tensor, ref_logp: Tensor, kind: KL) -> Tensor:
-    """A token's estimate of KL(pi || ref) in nats, for tokens written by pi.   http://joschu.net/blog/kl-approx.html
+    """Per-token estimates of KL(pi || ref) in nats, for tokens sampled from pi.   http://joschu.net/blog/kl-approx.html
 
         k1 = logp - ref                     unbiased, may be negative
         k2 = (logp - ref)^2 / 2             biased, low variance; its gradient is that of the KL
@@ -34,12 +34,12 @@ def kl_estimate(logp: Tensor, ref_logp: Tensor, kind: KL) -> Tensor:
 
 
 def clipped_objective(ratio: Tensor, advantage: Tensor, clip_low: float, clip_high: float) -> Tensor:
-    """min(w A, clip(w, 1 - clip_low, 1 + clip_high) A), to be raised.   PPO, arXiv:1707.06347"""
+    """min(w A, clip(w, 1 - clip_low, 1 + clip_high) A), to be maximised.   PPO, arXiv:1707.06347"""
     return torch.minimum(ratio * advantage, ratio.clamp(1 - clip_low, 1 + clip_high) * advantage)
 
 
 def clip_shares(ratio: Tensor, advantage: Tensor, clip_low: float, clip_high: float) -> dict[str, Tensor]:
-    """Where `clipped_objective` is held, by the names under which the shares are reported."""
+    """Which tokens or responses `clipped_objective` clips, by the names of the metrics."""
     low, high = (ratio < 1 - clip_low) & (advantage < 0), (ratio > 1 + clip_high) & (advantage > 0)
     return {"clip_ratio/low_mean": low, "clip_ratio/high_mean": high, "clip_ratio/region_mean": low | high}
 
@@ -61,7 +61,7 @@ def centred(values: Sequence[float], scaled: bool = False) -> list[float]:
 
 
 def leave_one_out(values: Sequence[float]) -> list[float]:
-    """Each less the mean of the others."""
+    """Each value minus the mean of the others."""
     return [c * len(values) / (len(values) - 1) for c in centred(values)]
 
 
@@ -72,13 +72,13 @@ def _std(values: Sequence[float]) -> float:
 
 
 def preference_loss(margin: Tensor, flipped: float | Tensor = 0.0) -> Tensor:
-    """-(1 - flipped) log sigmoid(margin) - flipped log sigmoid(-margin): the better one wins, but for a share of `flipped`."""
+    """-(1 - flipped) log sigmoid(margin) - flipped log sigmoid(-margin), for labels of which a share `flipped` is wrong."""
     return -(1 - flipped) * F.logsigmoid(margin) - flipped * F.logsigmoid(-margin)
 
 
 def preference_metrics(reward_R: Tensor, logp_R: Tensor, better_P: Tensor, worse_P: Tensor, num_pairs: float) -> dict[str, Tensor]:
-    """What is watched while a policy learns from pairs, as means over all `num_pairs` of a step: implicit rewards, and log-probs of whole
-    responses. That of the chosen usually falls, while margin and accuracy rise (likelihood displacement, arXiv:2410.08847)."""
+    """Metrics of preference losses, as means over all `num_pairs` of a step: implicit rewards, and log-probs of whole responses.
+    `logps/chosen` usually falls while margin and accuracy rise (likelihood displacement, arXiv:2410.08847)."""
     chosen_P, rejected_P = reward_R.detach()[better_P], reward_R.detach()[worse_P]
     watched = {
         "rewards/chosen": chosen_P,
@@ -100,7 +100,7 @@ def log_odds(logp: Tensor) -> Tensor:
 def gae(reward_M: Tensor, value_M: Tensor, response_M: Tensor, gamma: float, gae_lambda: float) -> Tensor:
     """[M] advantages by generalised advantage estimation, within each response.   arXiv:1506.02438
 
-    delta_t = r_t + gamma V_{t+1} - V_t            V after the last scored token is 0
+    delta_t = r_t + gamma V_{t+1} - V_t            V after the last target token is 0
     A_t     = delta_t + gamma lambda A_{t+1}
     """
     rewards, values, responses = reward_M.tolist(), value_M.tolist(), response_M.tolist()

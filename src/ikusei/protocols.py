@@ -1,5 +1,5 @@
-"""The verbs: what a training back end, a sampler, an algorithm and a task can do. Nothing here is inherited from; a class that has
-the methods fits.
+"""The interfaces of training back ends, samplers, algorithms, tasks and rewards, as typing protocols: a class that has the methods fits;
+nothing inherits from them.
 
     Task ─► Sampler ─► Group ─► rewards ─► Algorithm.credit ─► Forest ─► Policy.forward_backward ─► optim_step ─► snapshot ─► Sampler
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 from torch import Tensor
 
 from ikusei.forest import Forest, Loss, Outputs
-from ikusei.types import Example, Group, Prompt, Response, Sampling, ScoredText, Split
+from ikusei.types import Example, Group, Prompt, Response, Sampling, Split, TextLogprobs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,8 +26,8 @@ LossFunction = Callable[[Outputs, Forest], Loss]
 
 @dataclass(frozen=True)
 class ModelSize:
-    """How large a policy's model is, in numbers (not bytes): all of its own, those that are trained and those that are not (a critic's
-    among them), the size of a hidden state, and its layers."""
+    """The size of a policy's model: the number of its own parameters; of trained and frozen ones, a critic's among them; hidden size;
+    number of layers."""
 
     parameters: int
     trained: int
@@ -37,7 +37,7 @@ class ModelSize:
 
 
 class Sampler(Protocol):
-    """Writes responses. Frozen at `version`."""
+    """Generates responses with the weights of the policy's `version`."""
 
     version: int
     tokenizer: PreTrainedTokenizerBase
@@ -48,38 +48,38 @@ class Sampler(Protocol):
         ...
 
     def sample(self, prompts: Sequence[Prompt], num_responses: int, sampling: Sampling, seed: int) -> Iterator[Group]:
-        """Finished groups stream out in the order they finish, one for each prompt, with `num_responses` responses each.
+        """Yields one group of `num_responses` responses for each prompt, in the order in which groups finish.
 
         The random numbers of a response depend on (seed, prompt id, sample index, position) alone.
         """
         ...
 
     def stream(self, prompt: Prompt, sampling: Sampling, seed: int) -> Iterator[str | Response]:
-        """The response of `sample([prompt], 1, sampling, seed)` while it is written: its text in pieces, then the response."""
+        """Streams the response of `sample([prompt], 1, sampling, seed)`: pieces of its text, then the response itself."""
         ...
 
-    def score(self, prompt: Prompt, texts: Sequence[str], ends: bool = True) -> list[ScoredText]:
-        """log P of each text after the prompt, in nats, at temperature 1; with `ends` the token that ends it counts too."""
+    def score(self, prompt: Prompt, texts: Sequence[str], ends: bool = True) -> list[TextLogprobs]:
+        """log p(text | prompt) of each text, in nats, at temperature 1; with `ends` including its end token."""
         ...
 
     def score_tokens(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, bool]]:
-        """Of each (context, tokens after it): log P in nats, and whether greedy decoding would write these tokens."""
+        """For each (context, continuation), both as tokens: log p of the continuation in nats, and whether it is the greedy one."""
         ...
 
 
-class Asked(Protocol):
-    """What can be asked of a forest."""
+class ForwardPass(Protocol):
+    """A model that can be run forward."""
 
     def forward(self, forest: Forest) -> Outputs:
-        """Log-probs and entropies of the forest's M scored tokens, and what else its heads say, without gradients."""
+        """Log-probs and entropies of the forest's M target tokens, values and rewards where it has such heads; without gradients."""
         ...
 
 
-class Reference(Asked, Protocol):
-    """A policy that can only be asked, and that may follow the one that learns."""
+class Reference(ForwardPass, Protocol):
+    """A frozen policy, which can be synced with the trained one."""
 
-    def follow(self, share: float) -> None:
-        """Its weights become `share` of those that the policy it was made from has now, and 1 - share of its own."""
+    def sync(self, share: float) -> None:
+        """ref = share * policy + (1 - share) * ref, by the current weights of the policy it was made from."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -91,8 +91,8 @@ class Reference(Asked, Protocol):
         ...
 
 
-class Policy(Asked, Protocol):
-    """A training back end. `version` counts its updates, `description` says in words how its model is laid out."""
+class Policy(ForwardPass, Protocol):
+    """A training back end. `version` counts its updates; `description` is a line for a person about the layout of its model."""
 
     version: int
     description: str
@@ -105,7 +105,7 @@ class Policy(Asked, Protocol):
 
     @property
     def rewards(self) -> bool:
-        """True of a reward model, whose `forward` says reward_R; False of a language model, which can be sampled from."""
+        """True for a reward model, whose `forward` gives reward_R; False for a language model, which can be sampled from."""
         ...
 
     @property
@@ -113,11 +113,12 @@ class Policy(Asked, Protocol):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What was found out on this machine, in JSON's types: a resumed run uses it again."""
+        """Settings chosen on this machine, such as the layout, as JSON: a resumed run uses the same."""
         ...
 
     def forward_backward(self, forest: Forest, loss: LossFunction) -> Metrics:
-        """Adds the gradients of `loss`, which is already divided by the whole step's totals, and returns its metrics."""
+        """Adds the gradients of `loss` on one micro-batch, and returns its metrics. The loss is divided by the step's denominators, so
+        micro-batches add up."""
         ...
 
     def optim_step(self, lr: float) -> Metrics:
@@ -125,20 +126,20 @@ class Policy(Asked, Protocol):
         ...
 
     def zero_grad(self) -> None:
-        """Forgets gradients that were added and not stepped on."""
+        """Drops accumulated gradients."""
         ...
 
     def snapshot(self, copy: bool = False) -> Sampler:
-        """A sampler frozen at this version. It shares the weights and refuses to sample once the policy has stepped; with `copy` it
-        holds its own and stays as it was."""
+        """A sampler at this version. It shares the weights, and raises RuntimeError once the policy has been updated; with `copy` it has
+        weights of its own."""
         ...
 
-    def reference(self, moves: bool = False) -> Reference:
-        """A frozen policy, as this one is now; one that can `follow` where it `moves`."""
+    def reference(self, syncable: bool = False) -> Reference:
+        """The policy as it is now, frozen; with `syncable` it can be synced later."""
         ...
 
     def rescale(self, gain: float, bias: float) -> None:
-        """Of a reward model: from now on it says gain * reward + bias."""
+        """Reward models only: reward = gain * reward + bias from now on."""
         ...
 
     def export(self, folder: Path) -> None:
@@ -146,7 +147,7 @@ class Policy(Asked, Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Writes what `export` does and, beside it, what training needs to go on bit-equal."""
+        """Writes a checkpoint: the export, and all that training needs to resume bit-equal."""
         ...
 
     def load(self, folder: Path) -> None:
@@ -155,48 +156,47 @@ class Policy(Asked, Protocol):
 
 
 class Algorithm(Protocol):
-    """Frozen numbers and pure functions. One that learns from the texts of the data, not from samples, says so by a class attribute
-    `supervised = True`; one with streams or a state of its own has the methods of `Crediting` or `Stateful` too.
+    """A frozen dataclass: hyperparameters and pure functions. An algorithm that learns from the responses of the data instead of samples
+    has the class attribute `supervised = True`. One with streams or state of its own also implements `Crediting` or `Stateful`.
 
-    `needs` is a property, or a class attribute without an annotation, by which a dataclass would make it a field.
+    `needs` is a property or an unannotated class attribute; an annotation would make it a dataclass field.
     """
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the loop has to provide before `credit`, as streams on the forest, from forwards without gradient:
+        """What the loop provides. As streams on the forest before `credit`, from forward passes without gradient:
 
-            old           old_logp_M: the policy that wrote the responses
+            old           old_logp_M: log-probs under the policy that sampled the responses
             reference     ref_logp_M
-            value         old_value_M, and a critic, which speaks as out.value_M in the loss
-            mismatched    other_logp_M and other_ref_logp_M: each group's responses after the prompt of the group before it (KTO)
+            value         old_value_M; the model gets a critic, and the loss reads out.value_M
+            mismatched    other_logp_M and other_ref_logp_M: each group's responses under the prompt of the group before it (KTO)
 
-        and no stream, but a head or an order: `reward`, a reward model, which speaks as out.reward_R; `tiers`, that sampled responses are
-        ranked by their totals, so that a group has pairs.
+        Without a stream: `reward`, the model is a reward model and the loss reads out.reward_R; `tiers`, sampled responses are ranked by
+        their rewards, so that a group has pairs.
         """
         ...
 
     def keep(self, group: Group) -> bool:
-        """False: there is nothing to learn here, so no forward and no backward."""
+        """False where the group has no learning signal: it is skipped, and still counts in the denominators."""
         ...
 
     def loss(self, out: Outputs, forest: Forest) -> Loss:
-        """Sums over M, R or pairs, over the step's totals, so that parts add up."""
+        """Sums over M, R or pairs, divided by the step's denominators, so that micro-batches add up."""
         ...
 
 
 @runtime_checkable
 class Crediting(Protocol):
-    """An algorithm that lays streams of its own on the forest."""
+    """An algorithm that computes streams of its own, such as advantages."""
 
     def credit(self, groups: Sequence[Group], forest: Forest, state: State) -> dict[str, Tensor]:
-        """Once a step, all kept groups together, before the split: streams such as advantage_M."""
+        """Streams such as advantage_M, from all kept groups of a step, before the split into micro-batches."""
         ...
 
 
 @runtime_checkable
 class Stateful(Protocol):
-    """An algorithm whose numbers change from step to step. Its state is data that the loop holds and the checkpoint keeps, in JSON's
-    types."""
+    """An algorithm with state, such as an adaptive coefficient. The state is JSON data; the loop passes it and checkpoints contain it."""
 
     def start(self) -> State:
         """The state before the first step."""
@@ -208,35 +208,35 @@ class Stateful(Protocol):
 
 
 def first_state(algorithm: Algorithm) -> State:
-    """The state before the first step: {} of an algorithm that keeps none."""
+    """The state before the first step; {} for a stateless algorithm."""
     return algorithm.start() if isinstance(algorithm, Stateful) else {}
 
 
 def next_state(algorithm: Algorithm, state: State, metrics: Metrics) -> State:
-    """The state after a step with these metrics: the same of an algorithm that keeps none."""
+    """The state after a step with these metrics; unchanged for a stateless algorithm."""
     return algorithm.advance(state, metrics) if isinstance(algorithm, Stateful) else state
 
 
 def credited(algorithm: Algorithm, groups: Sequence[Group], forest: Forest, state: State) -> Forest:
-    """The forest with the streams of the algorithm's credit, where it has one. `groups` are those on the forest, in their order."""
+    """The forest with the algorithm's credit as streams, where it is `Crediting`. `groups` are those of the forest, in their order."""
     return forest.with_streams(algorithm.credit(groups, forest, state)) if isinstance(algorithm, Crediting) else forest
 
 
 class Task(Protocol):
-    """Where prompts come from. Rows are random access, so that (seed, step) says which are taken and resuming needs no more."""
+    """A source of rows with random access, so that (seed, step) determines the rows of a step and resuming needs no state."""
 
-    rewards: ClassVar[tuple[str, ...]]  # the paths of those that serve where a recipe names none
+    rewards: ClassVar[tuple[str, ...]]  # paths of the default rewards
 
     def num_rows(self, split: Split) -> int | None:
-        """How many rows the split has; None where they are generated without end."""
+        """The number of rows; None where they are generated without end."""
         ...
 
     def row(self, split: Split, index: int) -> Example:
-        """The same row for the same index, always. Rows of `test` are never rows of `train`."""
+        """Deterministic in (split, index). `test` and `train` share no row."""
         ...
 
 
 class Reward(Protocol):
-    """A number for one answer, or several by name, or None where it does not apply."""
+    """The reward of one response: a number, several numbers by name, or None where it does not apply."""
 
     def __call__(self, prompt: Prompt, response: str, **columns: Any) -> float | dict[str, float] | None: ...

@@ -1,9 +1,9 @@
-"""What comes with the program, by name: the seedling, the recipes, and what the files of a package define.
+"""Registries by file name: algorithms, rewards and tasks, and the folders of the seedling and the recipes.
 
-SEEDLING and RECIPES lie at the top of a clone; a wheel has them in ikusei/data. The files of a package are read and not imported, so that a
-help text and an error message can name all of them without loading torch or sympy.
+SEEDLING and RECIPES are at the top of a clone, and in ikusei/data of a wheel. The files of a package are parsed, not imported, so that help
+texts and error messages can list all of them without loading torch or sympy.
 
-    ALGORITHMS = Registry("ikusei.algos", is_algorithm)           a new file is found by its name; nothing else is to be touched
+    ALGORITHMS = Registry("ikusei.algos", is_algorithm)           a new file is registered by its name alone
     ALGORITHMS["grpo"]                                            "ikusei.algos.grpo:GRPO"
     BUILT_IN.constant("code", "executes", False)                  True: an assignment in the body of the class
     ALGORITHMS.named_values()                                     {"dapo": {"name": "grpo", "clip_high": 0.28, ...}, ...}
@@ -27,10 +27,10 @@ Definition = ast.ClassDef | ast.FunctionDef
 
 
 class Registry(Mapping[str, str]):
-    """The paths, `package.module:Name`, by the names of the files.
+    """Maps file names to paths `package.module:Name`.
 
-    `is_one` is told a file's name and each public class and function at its top level. A file where none is one is left out; ValueError
-    names one where several are.
+    `is_one(file, definition)` decides for each public class and function at a file's top level. A file without one is left out. Raises
+    ValueError for a file with several.
     """
 
     def __init__(self, package: str, is_one: Callable[[str, Definition], bool]) -> None:
@@ -38,10 +38,10 @@ class Registry(Mapping[str, str]):
         self.read: dict[str, tuple[ast.Module, Definition] | None] = {}
 
     def __getitem__(self, name: str) -> str:
-        return f"{self.package}.{name}:{self._found(name)[1].name}"
+        return f"{self.package}.{name}:{self._definition(name)[1].name}"
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._look(name) is not None
+        return isinstance(name, str) and self._parsed(name) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -50,15 +50,15 @@ class Registry(Mapping[str, str]):
         return len(self._names)
 
     def constant(self, name: str, constant: str, default: Any) -> Any:
-        """The literal that the body of the class assigns to `constant`; else, and of a function, the default."""
-        assigned = _assigned(self._found(name)[1].body, constant)
+        """The literal assigned to `constant` in the class body; the default where there is none, and for a function."""
+        assigned = _assigned(self._definition(name)[1].body, constant)
         return default if assigned is None else ast.literal_eval(assigned)
 
     def named_values(self) -> dict[str, dict[str, Any]]:
-        """By name what `VALUES = {"dapo": GRPO(clip_high=0.28)}` in the files says: the file's name and the literals given to the class."""
+        """The named values of all files, such as `VALUES = {"dapo": GRPO(clip_high=0.28)}`: the file's name and the keyword arguments."""
         values: dict[str, dict[str, Any]] = {}
         for name in self:
-            table = _assigned(self._found(name)[0].body, "VALUES")
+            table = _assigned(self._definition(name)[0].body, "VALUES")
             for key, value in zip(table.keys, table.values, strict=True) if isinstance(table, ast.Dict) else ():
                 assert isinstance(key, ast.Constant) and isinstance(value, ast.Call) and not value.args, f"{name}: VALUES takes keywords"
                 values[str(key.value)] = {"name": name} | {str(each.arg): ast.literal_eval(each.value) for each in value.keywords}
@@ -68,14 +68,14 @@ class Registry(Mapping[str, str]):
     def _names(self) -> list[str]:
         return [each.name for each in pkgutil.iter_modules(sys.modules[self.package].__path__) if each.name in self]
 
-    def _found(self, name: str) -> tuple[ast.Module, Definition]:
-        found = self._look(name)
-        if found is None:
+    def _definition(self, name: str) -> tuple[ast.Module, Definition]:
+        parsed = self._parsed(name)
+        if parsed is None:
             raise KeyError(name)
-        return found
+        return parsed
 
-    def _look(self, name: str) -> tuple[ast.Module, Definition] | None:
-        """The file and what it defines; None where there is no such file or it defines none."""
+    def _parsed(self, name: str) -> tuple[ast.Module, Definition] | None:
+        """The parsed file and its definition; None where there is no such file, or it defines none."""
         if name not in self.read:
             spec = importlib.util.find_spec(f"{self.package}.{name}") if name.isidentifier() else None
             self.read[name] = None if spec is None or spec.origin is None else self._defined(name, Path(spec.origin))
@@ -100,7 +100,7 @@ def methods(node: Definition) -> frozenset[str]:
 
 
 def _assigned(body: Iterable[ast.stmt], name: str) -> ast.expr | None:
-    """What a module or a class assigns to a name."""
+    """The expression that a module or class assigns to a name."""
     for node in body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
             return node.value

@@ -1,11 +1,11 @@
-"""The nouns: what every part of Ikusei hands to the next. Standard library only.
+"""The data types that all packages share. Standard library only.
 
 Every method learns from *a prompt and its responses*, so there is one record for all of them, `Group`: supervised text has one
 response, a preference pair two, a ranking K, reinforcement learning a sampled G.
 
     Task ─► Example ─► Prompt ─► Sampler ─► Group ─► rewards ─► Group with scores ─► Algorithm
 
-All of them are frozen: what changes is a new record, made with `dataclasses.replace`.
+All are frozen; a changed record is made with `dataclasses.replace`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Split = Literal["train", "test"]
 
 
 class Message(TypedDict):
-    """One turn of a conversation, as chat templates read it. With `loss: false` a turn of the assistant is read and not learned."""
+    """One turn of a conversation, as chat templates read it. `loss: false` masks an assistant turn: it is context, not a target."""
 
     role: str
     content: str
@@ -31,12 +31,11 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of a task before it is made of tokens.
+    """One row of a task, not yet tokenized.
 
-    `prompt` is a plain question, a conversation, or None for raw text (pretraining). `responses` holds what is learned from: texts, or the
-    rest of a conversation where the assistant speaks more than once; it is empty for reinforcement learning. `tiers`, `margin` and `weight`
-    are those of the `Group` that it becomes, `labels` a judgement of each response alone. `columns` is every other column of the row:
-    rewards receive them by name.
+    `prompt` is a plain question, a conversation, or None for raw text (pretraining). `responses` are the training targets: texts, or the
+    rest of a conversation with several assistant turns; empty for reinforcement learning. `tiers`, `margin` and `weight` become those of
+    the `Group`; `labels` rate each response by itself. `columns` are all other columns of the row; rewards receive them by name.
     """
 
     prompt: str | tuple[Message, ...] | None
@@ -50,18 +49,18 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What is asked. `id` hashes the content and is the key in every table and report."""
+    """A tokenized prompt. `id` is a hash of the content, and the key in every table and report."""
 
     id: str
-    tokens: tuple[int, ...]  # rendered by the chat template
+    tokens: tuple[int, ...]  # as rendered by the chat template
     text: str  # what a person reads
     columns: Mapping[str, Any] = field(default_factory=dict)
-    asked: str | tuple[Message, ...] | None = None  # before the chat template: what another model's tokenizer renders anew
+    asked: str | tuple[Message, ...] | None = None  # before the chat template, to be rendered by another model's tokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What one reward said of one response. A reward that failed has no number; it is never the number 0."""
+class RewardResult:
+    """The result of one reward for one response. A failed reward has value None, never 0."""
 
     value: float | None
     status: Status
@@ -71,7 +70,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """What a reward adds to the total: `weight` times `value`, which the gates have multiplied."""
+    """What a reward contributes to the total: `weight * value`, with `value` already multiplied by the gates."""
 
     weight: float
     value: float
@@ -79,54 +78,54 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """`total` is what is learned from, None when a reward that counts towards it failed. `parts` keeps each reward's own word, and `terms`
-    what each one that is added up adds."""
+    """The rewards of one response. `total` is the training reward, None where a reward that counts towards it failed. `parts` are the
+    results of all rewards by name, `terms` the summands of the total."""
 
     total: float | None
-    parts: Mapping[str, Part] = field(default_factory=dict)
+    parts: Mapping[str, RewardResult] = field(default_factory=dict)
     terms: Mapping[str, Term] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One continuation of a prompt; T tokens."""
+    """One response to a prompt; T tokens."""
 
     tokens: tuple[int, ...]  # [T]
-    mask: tuple[bool, ...]  # [T] True where the token is scored: written by the policy, or marked for training in data
+    mask: tuple[bool, ...]  # [T] True for target tokens, which the loss counts: sampled by the policy, or marked for training in data
     text: str  # what a person and a reward read
-    logprobs: tuple[float, ...] | None = None  # [T] log p under the distribution sampled from; None: not written by a policy
+    logprobs: tuple[float, ...] | None = None  # [T] log p under the sampling distribution, in nats; None: not sampled by a policy
     stop: Stop | None = None
-    version: int | None = None  # the policy version that wrote it
+    version: int | None = None  # of the policy that sampled it
     seed: int | None = None
-    score: Score | None = None  # None until scored
-    label: float | None = None  # a person's judgement of this response alone (KTO)
+    score: Score | None = None  # None before the rewards are computed
+    label: float | None = None  # a rating of this response by itself (KTO): above 0 is desirable
 
     @property
     def total(self) -> float | None:
-        """What is learned from; None where it was not scored or a reward failed."""
+        """The training reward; None where it was not computed or a reward failed."""
         return self.score.total if self.score else None
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A prompt and its responses: what is sampled, scored, shown, stored, credited and trained on."""
+    """A prompt and its responses: the unit of sampling, scoring, credit and training."""
 
     prompt: Prompt
     responses: tuple[Response, ...]
     tiers: tuple[int, ...] | None = None  # a ranking: 0 is best, equal numbers are ties; a pair is (0, 1)
-    margin: float | None = None  # how much better, where it was asked
+    margin: float | None = None  # how much better the chosen response is, where the data has it
     weight: float = 1.0
 
     @property
     def totals(self) -> tuple[float, ...]:
-        """The total reward of each response; every response must have one (see `without_failures`)."""
+        """The training reward of each response; every response must have one (see `without_failures`)."""
         totals = tuple(r.total for r in self.responses if r.total is not None)
         assert len(totals) == len(self.responses), "a response without a total: call without_failures() first"
         return totals
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """(better, worse) for every two responses of different tiers; none where nobody ranked them."""
+        """(better, worse) indices of every two responses of different tiers; [] where there is no ranking."""
         if self.tiers is None:
             return []
         assert len(self.tiers) == len(self.responses), "a tier for each response"
@@ -134,13 +133,13 @@ class Group:
         return [(i, j) for i in order for j in order if self.tiers[i] < self.tiers[j]]
 
     def without_failures(self) -> Group:
-        """The group without the responses whose reward failed: they have no share in the baseline and get no gradient."""
+        """The group without the responses whose reward failed: they count in no baseline and get no gradient."""
         return replace(self, responses=tuple(r for r in self.responses if r.total is not None))
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredText:
-    """One text under a model; T tokens. `ended` tells whether the last one is the token that ends it."""
+class TextLogprobs:
+    """The log-probs of one text under a model; T tokens. `ended`: the last one is the end token."""
 
     text: str
     tokens: tuple[str, ...]  # [T] as the tokenizer names them
@@ -149,23 +148,23 @@ class ScoredText:
 
     @property
     def logp(self) -> float:
-        """Nats."""
+        """log p of the whole text, in nats."""
         return math.fsum(self.logprobs)
 
     @property
     def probability(self) -> str:
-        """exp(logp) in digits, also where it is too small for a float."""
+        """exp(logp) as a decimal string, also below the range of a float."""
         log10 = self.logp / math.log(10)
         return f"{math.exp(self.logp):.3g}" if log10 > -300 else f"{10 ** (log10 % 1):.3g}e{math.floor(log10)}"
 
     @property
     def per_token(self) -> float:
-        """Nats a token, the one that ends it included."""
+        """Mean log p per token, end token included, in nats."""
         return self.logp / len(self.logprobs)
 
     @property
     def bits_per_byte(self) -> float:
-        """What the text costs, over its UTF-8 bytes: comparable between tokenizers. Infinite for the empty text."""
+        """-log2 p / UTF-8 bytes: comparable between tokenizers. Infinite for the empty text."""
         size = len(self.text.encode())
         return -self.logp / math.log(2) / size if size else math.inf
 
@@ -177,10 +176,10 @@ class ScoredText:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to write: the distribution (temperature, then top-k, top-p, min-p) and when to stop.
+    """Sampling parameters: the distribution (temperature, then top-k, top-p, min-p) and the stop conditions.
 
-    `stop` strings end a response at the token that completes one (which is kept); `stop_ids` do so beside the model's own end tokens.
-    `top_k=0`, `top_p=1` and `min_p=0` leave the distribution whole.
+    A response ends at the token that completes a `stop` string (the token is kept), at a token of `stop_ids`, or at the model's end tokens.
+    `top_k=0`, `top_p=1` and `min_p=0` do not truncate.
     """
 
     temperature: float = 1.0
@@ -205,10 +204,10 @@ class Sampling:
 
     @property
     def truncated(self) -> bool:
-        """True where tokens are cut from the distribution, so that its log-probs are not those of the policy."""
+        """True where the distribution is truncated, so that its log-probs are not the policy's."""
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
 
 def content_id(*parts: object) -> str:
-    """A 16-digit hash of what the parts say: the same on every machine and in every process."""
+    """A 16-digit hash of the parts, stable across machines and processes."""
     return hashlib.blake2b("\x1f".join(repr(part) for part in parts).encode(), digest_size=8).hexdigest()

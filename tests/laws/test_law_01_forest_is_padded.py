@@ -20,7 +20,7 @@ from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import Forest, plant
 from ikusei.models import adapter, logprobs
 from ikusei.models.attention import ForestLayout
-from ikusei.models.logprobs import Head, score_words
+from ikusei.models.logprobs import Head, token_logprobs
 from ikusei.protocols import Algorithm
 from ikusei.types import Group
 
@@ -60,7 +60,7 @@ def like(mine: LocalPolicy, name: str, reward: bool = False) -> PreTrainedModel:
         adapter.adapt(model, mine.settings.lora, seed=9)
         if reward:
             model.score.requires_grad_(True)
-        adapter.take_weights(model, adapter.trained_weights(mine.causal.model))
+        adapter.restore_trained(model, adapter.trained_weights(mine.causal.model))
     return model
 
 
@@ -162,7 +162,7 @@ def test_the_gradient_through_entropy() -> None:
         return logp[torch.arange(9), target], -(logp.exp() * logp).sum(-1)
 
     given = draw(9), draw(9)
-    ours = score_words(Head(weight.float(), bias.float(), 1.3, 2.0), hidden.float(), target, temperature.float())
+    ours = token_logprobs(Head(weight.float(), bias.float(), 1.3, 2.0), hidden.float(), target, temperature.float())
     for mine, theirs in zip(ours, plainly(), strict=True):
         torch.testing.assert_close(mine, theirs.float(), rtol=1e-5, atol=1e-6)
     mine = torch.autograd.grad([ours[0] @ given[0].float(), ours[1] @ given[1].float()], [hidden, weight, bias])
@@ -208,7 +208,7 @@ def test_preferences_are_not_symmetric() -> None:
     assert len({group.margin for group in whole if group.pairs}) > 1
     forest, metrics = measured("hinge")
     assert 0 < metrics["rewards/accuracies"] < 1
-    assert forest.totals.responses > forest.num_responses
+    assert forest.denominators.responses > forest.num_responses
     ahead_R = 0.2 * forest.sum_R(worlds.make_policy().forward(forest).logp_M - forest["ref_logp_M"])
     margin_P = ahead_R[forest.better_P] - ahead_R[forest.worse_P]
     assert {bool(margin < 1) for margin in margin_P} == {True, False}

@@ -19,7 +19,7 @@ def test_each_architecture_gets_the_layout_that_is_right_for_it(name: str) -> No
     found = probe(worlds.make_model(name))
     assert found.layout == worlds.ARCHITECTURES[name][0]
     assert found.gap[found.layout] < TOLERANCE / 10
-    assert f"layout {found.layout}" in found.said
+    assert f"layout {found.layout}" in found.description
     if found.layout == "padded":
         assert found.gap["forest"] > 100 * TOLERANCE
 

@@ -17,7 +17,7 @@ import pytest
 
 from ikusei.guard.outcomes import failure_counts, too_many_failures
 from ikusei.guard.workers import RewardSpec, RewardWorkers
-from ikusei.types import Group, Part, Prompt, Response
+from ikusei.types import Group, Prompt, Response, RewardResult
 
 LIMIT_S = 1.0
 TROUBLE = """
@@ -102,7 +102,7 @@ def group(*texts: str) -> Group:
     return Group(prompt, tuple(Response((1,), (True,), text) for text in texts))
 
 
-def parts(scored: Group, name: str) -> list[Part]:
+def parts(scored: Group, name: str) -> list[RewardResult]:
     return [response.score.parts[name] for response in scored.responses if response.score is not None]
 
 

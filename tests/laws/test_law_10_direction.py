@@ -20,14 +20,14 @@ from ikusei.backends.local import LocalPolicy
 from ikusei.forest import plant
 from ikusei.guard.workers import RewardSpec, RewardWorkers
 from ikusei.loops.online import Online, OnlineSettings
-from ikusei.loops.precompute import Before
-from ikusei.loops.steps import StopAsked
+from ikusei.loops.precompute import Precompute
+from ikusei.loops.steps import StopRequest
 from ikusei.maths import KL, kl_estimate
 from ikusei.protocols import Algorithm, first_state
 from ikusei.tasks.arithmetic import Arithmetic
 from ikusei.tasks.cat_lover import CatLover, cat_of, speak
 from ikusei.tasks.gym import Gym
-from ikusei.types import Example, Group, Part, Prompt, Response, Sampling, Score, Term
+from ikusei.types import Example, Group, Prompt, Response, RewardResult, Sampling, Score, Term
 
 ONLINE = {name: algorithm for name, algorithm in worlds.ALGORITHMS.items() if not worlds.supervised(algorithm)}
 JUDGED = {name: a for name, a in worlds.ALGORITHMS.items() if name not in ONLINE and not isinstance(a, LanguageModelling)}
@@ -101,19 +101,19 @@ def kl_after(algorithm: Algorithm, steps: int = 12) -> float:
     prompts = [Prompt(f"p{i}", (4 + i, 9, 3 + 2 * i), "p") for i in range(4)]
     sampling, given = Sampling(max_tokens=6), worlds.Given([[Group(prompt, ()) for prompt in prompts]] * steps)
     settings = OnlineSettings(steps=steps, prompts_per_step=4, num_responses=8, lr=3e-3)
-    known = Before(algorithm.needs, policy, reference, worlds.WHOLE)
+    known = Precompute(algorithm.needs, policy, reference, worlds.WHOLE)
     rows: Any = given
-    with RewardWorkers([RewardSpec("even", "exact")], judges={"even": evens}) as workers:
+    with RewardWorkers([RewardSpec("even", "exact")], in_process={"even": evens}) as workers:
         online = Online(policy, rows, workers, algorithm, sampling, settings, 0, known)
-        assert len(list(online.steps(0, first_state(algorithm), StopAsked()))) == policy.version == steps
+        assert len(list(online.steps(0, first_state(algorithm), StopRequest()))) == policy.version == steps
     forest = plant(list(policy.snapshot().sample(prompts, 32, sampling, seed=99)))
     return float(kl_estimate(policy.forward(forest).logp_M, reference.forward(forest).logp_M, "k3").mean())
 
 
-def evens(groups: Sequence[Group]) -> list[list[dict[str, Part]]]:
+def evens(groups: Sequence[Group]) -> list[list[dict[str, RewardResult]]]:
     """A reward for even tokens: their share."""
     share = lambda response: sum(token % 2 == 0 for token in response.tokens) / len(response.tokens)  # noqa: E731
-    return [[{"even": Part(share(response), "ok")} for response in group.responses] for group in groups]
+    return [[{"even": RewardResult(share(response), "ok")} for response in group.responses] for group in groups]
 
 
 @lru_cache

@@ -106,7 +106,7 @@ def test_targets_are_the_scored_tokens_and_never_the_prompt(groups: list[Group])
     forest = plant(groups)
     scored = [t for group in groups for r in group.responses for t, on in zip(r.tokens, r.mask, strict=True) if on]
     assert forest.target_M.tolist() == scored
-    assert forest.totals.tokens == len(scored)
+    assert forest.denominators.tokens == len(scored)
     assert forest.tokens_N[forest.predicts_M].tolist() != scored
 
 
@@ -151,9 +151,9 @@ def test_an_end_token_written_by_the_policy_is_scored() -> None:
 
 def test_nothing_scored_is_an_error(groups: list[Group]) -> None:
     blank = [replace(g, responses=tuple(replace(r, mask=(False,) * len(r.tokens)) for r in g.responses)) for g in groups]
-    with pytest.raises(ValueError, match=r"no token of the whole step is scored.*look at the masks"):
+    with pytest.raises(ValueError, match=r"the whole step has no target token.*look at the masks"):
         plant(blank)
-    with pytest.raises(ValueError, match="no token of the whole step is scored"):
+    with pytest.raises(ValueError, match="the whole step has no target token"):
         plant([])
     assert not any(LM.keep(group) for group in blank)
 

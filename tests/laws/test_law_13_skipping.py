@@ -26,8 +26,8 @@ from ikusei.forest import Forest, Loss, Outputs, plant
 from ikusei.guard.workers import RewardSpec, RewardWorkers
 from ikusei.loops.data import Rows
 from ikusei.loops.online import Online, OnlineSettings
-from ikusei.loops.precompute import Before
-from ikusei.loops.steps import StopAsked
+from ikusei.loops.precompute import Precompute
+from ikusei.loops.steps import StopRequest
 from ikusei.protocols import Algorithm, Crediting, first_state, next_state
 from ikusei.tasks.arithmetic import Arithmetic
 from ikusei.types import Group, Sampling, Score
@@ -174,9 +174,9 @@ def test_the_whole_loop(tmp_path: Path) -> None:
         with RewardWorkers([RewardSpec("early", f"{tmp_path}/marks.py:early")]) as workers:
             sampling = Sampling(temperature=0.9, max_tokens=6)
             rows = Rows(task, policy.tokenizer, 0)
-            known = Before(algorithm.needs, policy, None, worlds.WHOLE)
+            known = Precompute(algorithm.needs, policy, None, worlds.WHOLE)
             online = Online(policy, rows, workers, algorithm, sampling, settings, 0, known)
-            steps = list(online.steps(0, {}, StopAsked()))
+            steps = list(online.steps(0, {}, StopRequest()))
         losses.append([step.metrics["loss"] for step in steps])
         kept.append([sum(step.kept) for step in steps])
         ends.append(worlds.weights(policy))

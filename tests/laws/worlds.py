@@ -45,11 +45,11 @@ from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import Forest, Outputs
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.loops.online import Online, OnlineSettings
-from ikusei.loops.precompute import Before
-from ikusei.loops.steps import Step, StopAsked
+from ikusei.loops.precompute import Precompute
+from ikusei.loops.steps import Step, StopRequest
 from ikusei.loops.supervised import Supervised, SupervisedSettings
 from ikusei.models.adapter import Lora, adapters
-from ikusei.protocols import Algorithm, Asked, LossFunction, Metrics, Sampler, first_state
+from ikusei.protocols import Algorithm, ForwardPass, LossFunction, Metrics, Sampler, first_state
 from ikusei.text.tokenizer import make_character_tokenizer
 from ikusei.types import Group, Prompt, Response, Sampling, Score, Stop, Term
 
@@ -396,14 +396,14 @@ def loop_of(
     policy: Any,
     given: Any,
     reference: Any = None,
-    before: Asked | None = None,
+    before: ForwardPass | None = None,
     temperature: float = TEMPERATURE,
     **settings: Any,
 ) -> Online | Supervised:
     """The loop that this algorithm learns in, around groups that are given: `given.steps` says how many steps it has. `before` is asked for
     values and mismatched log-probs in place of the policy."""
     asked: Any = before or policy
-    known = Before(algorithm.needs, asked, reference, WHOLE)
+    known = Precompute(algorithm.needs, asked, reference, WHOLE)
     chosen = {"steps": len(given.steps), "lr": 1e-3, "lr_shape": "constant", "tokens_per_microbatch": WHOLE, **settings}
     most = max(map(len, given.steps))
     if supervised(algorithm):
@@ -438,7 +438,7 @@ def step_of(algorithm: Algorithm, policy: LocalPolicy, groups: Sequence[Group], 
     given = Given([groups])
     watched = Watched(policy, given, learns=False)
     loop = loop_of(algorithm, watched, given, reference, **{"before": bystander(), **more})
-    (step,) = loop.steps(0, first_state(algorithm), StopAsked())
+    (step,) = loop.steps(0, first_state(algorithm), StopRequest())
     return Seen(step, watched.updates[0], watched.forests, watched.told)
 
 
@@ -446,4 +446,4 @@ def learn(algorithm: Algorithm, policy: LocalPolicy, steps: Sequence[Sequence[Gr
     """The policy after a loop of these steps, and what the loop left of each."""
     given = Given(steps)
     loop = loop_of(algorithm, Watched(policy, given, learns=True), given, reference, **more)
-    return list(loop.steps(0, first_state(algorithm), StopAsked()))
+    return list(loop.steps(0, first_state(algorithm), StopRequest()))

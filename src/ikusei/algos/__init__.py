@@ -1,6 +1,6 @@
-"""One file an algorithm: frozen numbers, `credit` and `loss`. A recipe names it by its file, and the laws have it in two lists.
+"""One file for each algorithm: hyperparameters, `credit` and `loss`. Recipes name it by its file; the laws list it twice.
 
-A file is an algorithm where its class has a `loss`. Other numbers of the class that have a name of their own stand below it:
+A file is an algorithm where its class has a `loss`. Hyperparameters with a name of their own are listed below the class:
 
     VALUES = {"dapo": GRPO(scale_rewards="group", clip_high=0.28)}          keywords and literals
 """
@@ -23,5 +23,5 @@ ALGORITHMS = Registry(__name__, is_algorithm)
 
 @cache
 def named_values() -> dict[str, dict[str, Any]]:
-    """What a recipe may say for each named value: the name of its algorithm and the numbers that it is given."""
+    """For each named value: the name of its algorithm and the hyperparameters that it sets."""
     return ALGORITHMS.named_values()

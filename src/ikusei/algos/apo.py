@@ -1,4 +1,4 @@
-"""APO: says of each response, and not only of the pair, whether it is to become likelier."""
+"""APO: a preference loss that fixes for each response, not only for the pair, whether its likelihood rises or falls."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class APO:
     """Anchored Preference Optimization.   arXiv:2408.06266
 
         s(y) = beta (log pi(y) - log ref(y))
-        zero    1 - sigmoid(s(chosen)) + sigmoid(s(rejected))                        the chosen rises, the rejected falls
-        down    sigmoid(s(chosen)) + 1 - sigmoid(s(chosen) - s(rejected))            both fall, the rejected more
+        zero    1 - sigmoid(s(chosen)) + sigmoid(s(rejected))                        raises chosen, lowers rejected
+        down    sigmoid(s(chosen)) + 1 - sigmoid(s(chosen) - s(rejected))            lowers both, rejected more
 
-    "zero" where the chosen responses are better than what the policy writes itself, "down" where they are worse. Mean over pairs.
+    "zero" where the chosen responses are better than the policy's own samples, "down" where they are worse. Mean over pairs.
     """
 
     supervised: ClassVar[bool] = True

@@ -21,9 +21,9 @@ class BradleyTerry:
         l(i, j) = -log sigmoid(r_i - r_j - margin) + center_coef (r_i + r_j)^2
         L       = mean over prompts of the mean of l over all pairs of the prompt's ranking
 
-    All pairs of a ranking are one element: shuffled one by one, each response would be learned K - 1 times an epoch. `margin` is the
-    group's, 0 where it has none (Llama 2, arXiv:2307.09288); a center_coef such as 0.01 keeps rewards near 0 (arXiv:2312.09244). Two of one
-    tier are no pair, or with ties "half" a pair of which each wins half the time, without margin: then a group of ties alone teaches too.
+    All pairs of a ranking are one row of the batch; as separate rows each response would be seen K - 1 times an epoch. `margin` is the
+    group's, 0 where it has none (Llama 2, arXiv:2307.09288); a center_coef such as 0.01 keeps rewards near 0 (arXiv:2312.09244). Two
+    responses of one tier are no pair; with ties "half" they are a pair with target probability 1/2 and no margin.
     """
 
     supervised: ClassVar[bool] = True
@@ -36,7 +36,7 @@ class BradleyTerry:
         return self._num_pairs(group) > 0
 
     def credit(self, groups: Sequence[Group], forest: Forest, state: Mapping[str, Any]) -> dict[str, Tensor]:
-        tiers = [tier for group in groups for tier in group.tiers or range(len(group.responses))]  # not ranked: not tied either
+        tiers = [tier for group in groups for tier in group.tiers or range(len(group.responses))]  # without a ranking there are no ties
         return {
             "tier_R": torch.tensor(tiers),
             "size_R": torch.tensor([len(group.responses) for group in groups for _ in group.responses]),
@@ -53,10 +53,10 @@ class BradleyTerry:
         ahead = reward_R[first] - reward_R[second]
         loss = preference_loss(ahead - forest["margin_G"][group] * ~tied, 0.5 * tied)
         loss = loss + self.center_coef * (reward_R[first] + reward_R[second]).square()
-        value = (loss * forest["share_G"][group] * forest.weight_G[group]).sum() / forest.totals.groups
-        ahead_P, num_pairs = ahead.detach()[~tied], max(forest.totals.pairs, 1.0)
+        value = (loss * forest["share_G"][group] * forest.weight_G[group]).sum() / forest.denominators.groups
+        ahead_P, num_pairs = ahead.detach()[~tied], max(forest.denominators.pairs, 1.0)
         metrics = {"accuracy": (ahead_P > 0).sum() / num_pairs, "margin": ahead_P.sum() / num_pairs}
-        return Loss(value, {**metrics, "mean_reward": reward_R.detach().sum() / forest.totals.responses})
+        return Loss(value, {**metrics, "mean_reward": reward_R.detach().sum() / forest.denominators.responses})
 
     def _num_pairs(self, group: Group) -> int:
         every = len(group.responses) * (len(group.responses) - 1) // 2
@@ -67,9 +67,9 @@ class BradleyTerry:
         if self.ties == "drop":
             return forest.better_P[:0], forest.worse_P[:0]
         siblings = forest.group_R[:, None] == forest.group_R
-        if (siblings.sum(1) != forest["size_R"]).any():  # only a group without pairs is ever cut
+        if (siblings.sum(1) != forest["size_R"]).any():  # only a group without pairs is ever split
             raise ValueError(
-                "a group of ties is larger than one part of the step; allowed: groups that fit; raise train.tokens_per_microbatch"
+                "a group of ties is larger than one micro-batch of the step; allowed: groups that fit; raise train.tokens_per_microbatch"
             )
         tied = siblings & (forest["tier_R"][:, None] == forest["tier_R"])
         first, second = tied.triu(1).nonzero(as_tuple=True)

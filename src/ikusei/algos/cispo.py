@@ -1,4 +1,4 @@
-"""CISPO: the ratio is clipped, and no token loses its gradient."""
+"""CISPO: clips the importance weight, so that no token loses its gradient."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class CISPO:
 
         L = -sum_t clip(w_t, ratio_low, ratio_high) A_i log pi(t) / total_tokens          w_t = pi(t) / pi_old(t), without gradient
 
-    GRPO's clip takes the gradient of a token away, and first that of rare words on which a line of thought turns; here the clip only holds
-    the weight of a token down. The bounds are those of the ratio itself: 5 is ScaleRL's (arXiv:2510.13786), 0.8 and 1.2 are verl's.
+    GRPO's clip removes the gradient of clipped tokens, which are often rare ones on which a chain of thought turns; here the clip only
+    limits a token's weight. The bounds are those of the ratio itself: 5 is ScaleRL's (arXiv:2510.13786), 0.8 and 1.2 are verl's.
     Left out: a KL term.
     """
 
@@ -46,5 +46,5 @@ class CISPO:
         held_M = ratio_M.clamp(self.ratio_low, self.ratio_high)
         loss_M = -held_M * advantage_M * out.logp_M * forest.weight_M
         described = {"entropy": out.entropy_M, "ratio": ratio_M, "clip_ratio/region_mean": ratio_M != held_M}
-        metrics = {name: x_M.detach().float().sum() / forest.totals.laid_tokens for name, x_M in described.items()}
-        return Loss(loss_M.sum() / forest.totals.tokens, metrics)
+        metrics = {name: x_M.detach().float().sum() / forest.denominators.laid_tokens for name, x_M in described.items()}
+        return Loss(loss_M.sum() / forest.denominators.tokens, metrics)

@@ -15,17 +15,17 @@ from ikusei.types import Group
 class DPO:
     """Direct Preference Optimization: the policy is its own reward model.   arXiv:2305.18290
 
-        d(y)   = log pi(y) - log ref(y)                 a sum over the response's scored tokens, its end token among them
+        d(y)   = log pi(y) - log ref(y)                 a sum over the response's target tokens, its end token included
         margin = beta (d(chosen) - d(rejected))
         L      = -log sigmoid(margin), mean over pairs
 
     Each switch adds to this:
-        label_smoothing e    -(1 - e) log sigmoid(margin) - e log sigmoid(-margin): cDPO, a share e of the labels is wrong
+        label_smoothing e    -(1 - e) log sigmoid(margin) - e log sigmoid(-margin): cDPO, for a share e of wrong labels
         per_token            d(y) / |y|: length-normalised DPO (Tulu 3, arXiv:2411.15124); beta must be about |y| times larger, say 5
-        nll_coef a           + a (-log pi(chosen) / |chosen|): DPO + NLL (arXiv:2404.19733), which holds the chosen one up; a = 1 there
-        length_coef a        margin + a (|chosen| - |rejected|): R-DPO (arXiv:2403.19159), what length explains is not learned
+        nll_coef a           + a (-log pi(chosen) / |chosen|): DPO + NLL (arXiv:2404.19733, with a = 1), which keeps the chosen response
+        likely length_coef a        margin + a (|chosen| - |rejected|): R-DPO (arXiv:2403.19159), against length bias
 
-    A ranking of K gives all its pairs. Left out: LD-DPO and WPO.
+    A ranking contributes all its pairs. Left out: LD-DPO and WPO.
     """
 
     supervised: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""GDPO: GRPO for several rewards, each of which is made comparable before they are added."""
+"""GDPO: GRPO for several rewards, which are normalised one by one before they are added."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class GDPO:
         A_i = (a_i - mean(a)) / (std(a) + 1e-4)                              over all responses of the step
         L   = GRPO's
 
-    The sum of two rewards, normalised, no longer tells which of them was earned: (0, 2) and (1, 1) are the same to GRPO. Weights are those
-    of the recipe's rewards; a gate multiplies each of them first. A reward that does not apply to a response gives it nothing.
+    GRPO normalises the sum of the rewards, and so cannot distinguish (0, 2) from (1, 1). Weights are those of the recipe's rewards; a gate
+    multiplies each of them first. A reward that does not apply to a response adds nothing.
     """
 
     needs = frozenset({"old"})
@@ -47,7 +47,7 @@ class GDPO:
 
 
 def _sums(group: Group) -> list[float]:
-    """Of each response, its rewards, each normalised among those responses that it applies to."""
+    """For each response, the weighted sum of its rewards, each normalised over the responses that it applies to."""
     terms = [response.score.terms for response in group.responses if response.score]
     sums = [0.0] * len(terms)
     for name in {name: None for each in terms for name in each}:

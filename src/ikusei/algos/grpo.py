@@ -24,10 +24,10 @@ class GRPO:
         L   = sum_t l_t / total_tokens                              aggregate "token" (DAPO, arXiv:2503.14476)
             = sum_i (sum_t l_t / |o_i|) / total_responses           aggregate "sequence" (the paper)
 
-    scale_rewards "none" is Dr. GRPO (arXiv:2503.20783), clip_high > clip_low DAPO's "clip higher". With `target_entropy` (nats a token) the
-    coefficient rises by `entropy_step` after each step below it, falls after one above, and works only below (arXiv:2505.22312). A group
-    whose totals are all equal has no advantage: unless another term needs it, it is not computed, and still counts in the denominators.
-    Left out: a value function, and Dr. GRPO's constant denominator (it only rescales the rate).
+    scale_rewards "none" is Dr. GRPO (arXiv:2503.20783), clip_high > clip_low DAPO's "clip higher". With `target_entropy` (nats per token)
+    the entropy coefficient rises by `entropy_step` after a step below the target, falls after one above, and is applied only below
+    (arXiv:2505.22312). A group whose rewards are all equal has zero advantages: it is skipped unless another term needs it, and still
+    counts in the denominators. Left out: a value function, and Dr. GRPO's constant denominator (it only rescales the learning rate).
     """
 
     clip_low: float = 0.2
@@ -76,10 +76,10 @@ class GRPO:
             described["entropy_coef"] = coef_M
         loss_M = loss_M * forest.weight_M
         if self.aggregate == "token":
-            value = loss_M.sum() / forest.totals.tokens
+            value = loss_M.sum() / forest.denominators.tokens
         else:
-            value = (forest.sum_R(loss_M) / forest.length_R.clamp(min=1)).sum() / forest.totals.responses
-        return Loss(value, {name: x_M.detach().float().sum() / forest.totals.laid_tokens for name, x_M in described.items()})
+            value = (forest.sum_R(loss_M) / forest.length_R.clamp(min=1)).sum() / forest.denominators.responses
+        return Loss(value, {name: x_M.detach().float().sum() / forest.denominators.laid_tokens for name, x_M in described.items()})
 
     def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:
         if self.target_entropy is None or "entropy" not in metrics:

@@ -1,4 +1,4 @@
-"""GSPO: GRPO with one ratio a response."""
+"""GSPO: GRPO with one importance ratio for each response."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from ikusei.types import Group
 
 @dataclass(frozen=True)
 class GSPO:
-    """Group Sequence Policy Optimization: a reward is of a whole response, so the ratio that is clipped is too.   arXiv:2507.18071
+    """Group Sequence Policy Optimization: the reward is of the whole response, so the ratio is clipped for the whole response too.
+    arXiv:2507.18071
 
         s_i = exp(mean_t log(pi(t) / pi_old(t)))
         L   = -sum_i min(s_i A_i, clip(s_i, 1 - clip_low, 1 + clip_high) A_i) / total_responses            A as in GRPO
 
-    The mean over tokens holds the ratio so near 1 that the clips are a thousand times narrower than GRPO's. It matters where
-    `updates_per_step` is above 1 or samples are stale: of fresh samples the gradient is that of GRPO with aggregate "sequence".
+    The mean over tokens keeps the ratio so close to 1 that the clips are a thousand times narrower than GRPO's. It differs from GRPO with
+    aggregate "sequence" only off-policy, where `updates_per_step` is above 1 or samples are stale: on-policy the gradients are equal.
     Left out: GSPO-token, and a KL term.
     """
 
@@ -47,5 +48,5 @@ class GSPO:
         loss_R = -clipped_objective(ratio_R, advantage_R, self.clip_low, self.clip_high) * forest.weight_R
         described = {"ratio": ratio_R, **clip_shares(ratio_R, advantage_R, self.clip_low, self.clip_high)}
         described_M = {"entropy": out.entropy_M} | {name: x_R[forest.response_M] for name, x_R in described.items()}
-        metrics = {name: x_M.detach().float().sum() / forest.totals.laid_tokens for name, x_M in described_M.items()}
-        return Loss(loss_R.sum() / forest.totals.responses, metrics)
+        metrics = {name: x_M.detach().float().sum() / forest.denominators.laid_tokens for name, x_M in described_M.items()}
+        return Loss(loss_R.sum() / forest.denominators.responses, metrics)

@@ -12,11 +12,11 @@ from ikusei.types import Group
 
 @dataclass(frozen=True)
 class Hinge:
-    """Hinge loss: a pair whose margin reaches 1 teaches nothing more.   SLiC-HF, arXiv:2305.10425; in this form arXiv:2309.06657
+    """Hinge loss: a pair with a margin of 1 or more has no gradient.   SLiC-HF, arXiv:2305.10425; in this form arXiv:2309.06657
 
         L = max(0, 1 - beta (d(chosen) - d(rejected))), mean over pairs        d(y) = log pi(y) - log ref(y)
 
-    With the reference, as libraries have it. SLiC-HF itself compares log pi without one and adds a term of NLL: both left out.
+    With a reference, as in most libraries. SLiC-HF itself compares log pi without one and adds an NLL term: both left out.
     """
 
     supervised: ClassVar[bool] = True

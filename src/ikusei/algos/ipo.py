@@ -1,4 +1,4 @@
-"""IPO: a margin to be reached, not to be raised for ever."""
+"""IPO: regresses the margin to a finite target."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ikusei.types import Group
 
 @dataclass(frozen=True)
 class IPO:
-    """Identity Preference Optimization: with preferences that never err DPO's margin goes to infinity, IPO's stops.   arXiv:2310.12036
+    """Identity Preference Optimization: on deterministic preferences DPO's margin diverges, IPO's does not.   arXiv:2310.12036
 
         d(y) = log pi(y) - log ref(y)
         L    = (d(chosen) - d(rejected) - 1 / (2 tau))^2, mean over pairs
 
-    d is a sum over tokens, as in the paper and most code; `per_token` divides it by |y|, as TRL does on its authors' word. Then tau = 0.1
-    asks for 5 nats a token, so take a much larger tau. The rewards among the metrics are tau d(y).
+    d is a sum over tokens, as in the paper and most code; `per_token` divides it by |y|, as TRL does after its authors' advice. The target
+    of tau = 0.1 is then 5 nats per token, so take a much larger tau. The rewards among the metrics are tau d(y).
     """
 
     supervised: ClassVar[bool] = True

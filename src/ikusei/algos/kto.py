@@ -1,4 +1,4 @@
-"""KTO: learns from single responses that somebody called good or bad."""
+"""KTO: learns from single responses labelled desirable or undesirable."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ikusei.types import Group
 
 @dataclass(frozen=True)
 class KTO:
-    """Kahneman-Tversky Optimization: gains and losses against what the policy would gain anyway.   arXiv:2402.01306
+    """Kahneman-Tversky Optimization: gains and losses relative to a baseline of the policy's KL.   arXiv:2402.01306
 
         d(y) = log pi(y) - log ref(y)
         z    = max(0, mean of d(y') over the step), y' a response under the prompt of another group; no gradient
         L    = desirable_weight   (1 - sigmoid(beta (d(y) - z)))        label > 0
              | undesirable_weight (1 - sigmoid(beta (z - d(y)))),       else; mean over responses
 
-    Where the responses of a group have no labels its ranking says it: the best tier is desirable, the others are not. The paper wants
+    Without labels the ranking decides: the best tier is desirable, the others are not. The paper recommends
     desirable_weight n_desirable / (undesirable_weight n_undesirable) between 1 and 4/3.
     """
 
@@ -42,7 +42,7 @@ class KTO:
         other_R = forest.sum_R(forest["other_logp_M"] - forest["other_ref_logp_M"])
         return {
             "verdict_R": torch.where(desirable, 1.0, -1.0),
-            "share_R": forest.totals.responses / of_its_kind_R,  # for the means over those of a kind, among the metrics
+            "share_R": forest.denominators.responses / of_its_kind_R,  # for the means over those of a kind, among the metrics
             "baseline_R": other_R.mean().clamp(min=0).expand(forest.num_responses),
         }
 
@@ -51,10 +51,10 @@ class KTO:
         reward_R = self.beta * forest.sum_R(out.logp_M - forest["ref_logp_M"])
         gain_R = verdict_R * (reward_R - self.beta * forest["baseline_R"])
         care_R = torch.where(verdict_R > 0, self.desirable_weight, self.undesirable_weight) * forest.weight_G[forest.group_R]
-        value = (care_R * (-gain_R).sigmoid()).sum() / forest.totals.responses
-        share_R = forest["share_R"] / forest.totals.responses  # also right for one row alone, under its own totals
+        value = (care_R * (-gain_R).sigmoid()).sum() / forest.denominators.responses
+        share_R = forest["share_R"] / forest.denominators.responses  # also right for one row alone, under its own totals
         reward_R, logp_R = reward_R * share_R, logp_R * share_R
-        metrics = {"kl": forest["baseline_R"].sum() / forest.totals.responses, "rewards/margins": (reward_R * verdict_R).sum()}
+        metrics = {"kl": forest["baseline_R"].sum() / forest.denominators.responses, "rewards/margins": (reward_R * verdict_R).sum()}
         for name, on_R in (("chosen", verdict_R > 0), ("rejected", verdict_R < 0)):
             metrics |= {f"rewards/{name}": reward_R[on_R].sum(), f"logps/{name}": logp_R[on_R].sum()}
         return Loss(value, {name: x.detach() for name, x in metrics.items()})

@@ -15,8 +15,8 @@ class OnlineDPO:
 
         L = DPO's, over all pairs of a prompt's samples whose totals differ, mean over pairs
 
-    The paper samples two of each prompt and asks a model which is better. Here any reward ranks any number, and equal totals are no pair.
-    Left out: online IPO and SLiC, and a score of its own for samples that did not end, which a reward can give.
+    The paper samples two responses to each prompt and has a model choose the better one. Here any reward ranks any number of responses, and
+    equal rewards form no pair. Left out: online IPO and SLiC, and a special score for truncated samples, which a reward can give.
     """
 
     needs = frozenset({"reference", "tiers"})
@@ -28,4 +28,4 @@ class OnlineDPO:
 
     def loss(self, out: Outputs, forest: Forest) -> Loss:
         result = DPO(self.beta).loss(out, forest)
-        return Loss(result.value, {**result.metrics, "entropy": out.entropy_M.detach().sum() / forest.totals.laid_tokens})
+        return Loss(result.value, {**result.metrics, "entropy": out.entropy_M.detach().sum() / forest.denominators.laid_tokens})

@@ -19,7 +19,7 @@ class ORPO:
         L    = -log p(chosen) - coef log sigmoid(log odds(chosen) - log odds(rejected)), mean over pairs
 
     `coef` is the paper's lambda (TRL's beta). The first term is the NLL of the response alone, a mean over its tokens; TRL and the paper's
-    own code count the prompt's tokens in as well and take one mean over the batch. The rewards among the metrics are coef log p(y).
+    own code include the prompt's tokens and take one mean over the batch. The rewards among the metrics are coef log p(y).
     """
 
     supervised: ClassVar[bool] = True

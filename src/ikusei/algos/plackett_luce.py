@@ -1,4 +1,4 @@
-"""Plackett-Luce: a reward model from whole rankings; best of K is the case of one winner."""
+"""Plackett-Luce: a reward model from whole rankings."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ikusei.types import Group
 
 @dataclass(frozen=True)
 class PlackettLuce:
-    """Reward model: a ranking is drawn from the top, each place by a softmax over those that remain.   Luce 1959, Plackett 1975
+    """Reward model: each place of a ranking, from the top, is a softmax over the remaining responses.   Luce 1959, Plackett 1975
 
         L = -sum_i log (exp r_i / sum over j not ranked above i of exp r_j), mean over prompts; the last tier adds nothing
 
-    Ties as Breslow has them: each of a tier against its own tier and all below. So the tiers (0, 1, 1, 1) are the best of four
-    (Ziegler et al., arXiv:1909.08593), and (0, 1) is Bradley-Terry. A longer ranking is a longer sum. Left out: margins, centring.
+    Ties by Breslow's method: each response of a tier against its own tier and all below. So the tiers (0, 1, 1, 1) are the best of four
+    (Ziegler et al., arXiv:1909.08593), and (0, 1) is Bradley-Terry. A longer ranking has more terms. Left out: margins, centring.
     """
 
     supervised: ClassVar[bool] = True
@@ -41,6 +41,6 @@ class PlackettLuce:
         not_last_R = (siblings & (tier_R > tier_R[:, None])).any(1)
         loss_R = (log_sum_R - reward_R) * not_last_R * forest.weight_G[forest.group_R]
         ahead_P = (reward_R[forest.better_P] - reward_R[forest.worse_P]).detach()
-        metrics = {"accuracy": (ahead_P > 0).sum() / forest.totals.pairs, "margin": ahead_P.sum() / forest.totals.pairs}
-        metrics["mean_reward"] = reward_R.detach().sum() / forest.totals.responses
-        return Loss(loss_R.sum() / forest.totals.groups, metrics)
+        metrics = {"accuracy": (ahead_P > 0).sum() / forest.denominators.pairs, "margin": ahead_P.sum() / forest.denominators.pairs}
+        metrics["mean_reward"] = reward_R.detach().sum() / forest.denominators.responses
+        return Loss(loss_R.sum() / forest.denominators.groups, metrics)

@@ -1,4 +1,4 @@
-"""PPO with a critic, as it is used on language models."""
+"""PPO with a critic, for language models."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ikusei.types import Group, Response
 
 @dataclass(frozen=True)
 class PPO:
-    """Proximal Policy Optimization: a critic says what each token was worth.   arXiv:1707.06347; on text arXiv:1909.08593, 2203.02155
+    """Proximal Policy Optimization, with a critic as baseline of each token.   arXiv:1707.06347; on text arXiv:1909.08593, 2203.02155
 
         r_t = -kl_coef (log pi_old(t) - log ref(t)),  + the score at the response's last token
         A_t = GAE of r and V over the response's tokens;   R_t = A_t + V_t;   then A is whitened over all tokens of the step
         L   = mean_t [-min(w_t A_t, clip(w_t) A_t)] + vf_coef mean_t [max((V_t - R_t)^2, (clip(V_t, V_old +- clip_value) - R_t)^2) / 2]
 
-    A response that did not end scores `missing_eos_score` instead of its total (None: its total). With `target_kl` (nats a response) the
+    A truncated response scores `missing_eos_score` instead of its total (None: its total). With `target_kl` (nats a response) the
     coefficient adapts: kl_coef (1 + e episodes / horizon), e = KL / target_kl - 1 held within 0.2. `whiten_rewards` scales r to spread 1
     and keeps its mean. Defaults are those of arXiv:2403.17031. Left out: an entropy bonus. PPO-ptx is the loop's `replay`.
     """
@@ -70,14 +70,15 @@ class PPO:
         held_M = out.value_M.clamp(old_value_M - self.clip_value, old_value_M + self.clip_value)
         free_M, held_M = (out.value_M - return_M).square(), (held_M - return_M).square()
         value_M = torch.maximum(free_M, held_M) / 2
-        policy, value = ((x_M * forest.weight_M).sum() / forest.totals.tokens for x_M in (policy_M, value_M))
+        policy, value = ((x_M * forest.weight_M).sum() / forest.denominators.tokens for x_M in (policy_M, value_M))
         described = {"entropy": out.entropy_M, "ratio": ratio_M, "kl": kl_estimate(out.logp_M, forest["ref_logp_M"], "k3")}
         described |= clip_shares(ratio_M, advantage_M, self.clip, self.clip)
         described["clip_ratio/value"] = held_M > free_M
-        metrics = {name: x_M.detach().float().sum() / forest.totals.laid_tokens for name, x_M in described.items()}
+        metrics = {name: x_M.detach().float().sum() / forest.denominators.laid_tokens for name, x_M in described.items()}
         ahead_M = forest["old_logp_M"] - forest["ref_logp_M"]
-        metrics |= {"loss/policy": policy.detach(), "loss/value": value.detach(), "objective/kl": ahead_M.sum() / forest.totals.responses}
-        metrics["objective/non_score_reward"] = forest["penalty_M"].sum() / forest.totals.responses
+        metrics |= {"loss/policy": policy.detach(), "loss/value": value.detach()}
+        metrics["objective/kl"] = ahead_M.sum() / forest.denominators.responses
+        metrics["objective/non_score_reward"] = forest["penalty_M"].sum() / forest.denominators.responses
         return Loss(policy + self.vf_coef * value, {**metrics, "episodes": ahead_M.new_tensor(float(forest.num_responses))})
 
     def advance(self, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Mapping[str, Any]:

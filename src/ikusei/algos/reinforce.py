@@ -1,4 +1,4 @@
-"""REINFORCE++: no critic and no group, the batch is the baseline; or the group, and the batch its scale."""
+"""REINFORCE++: advantages are whitened over the batch, without a critic; optionally with the group mean as baseline."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Reinforce:
         A_t      = r_i - kl_coef sum_{s >= t} (log pi_old(s) - log ref(s)),  then whitened over all tokens of the step
         L        = -sum_t min(w_t A_t, clip(w_t, 1 - clip_low, 1 + clip_high) A_t) / total_tokens        w_t = pi(t) / pi_old(t)
 
-    Without a baseline one response a prompt is enough (num_responses: 1). Whitening makes every response count, those of a group whose
-    totals are all equal too, so nothing is skipped. Left out: the discount, which is 1 in all of the paper's runs on language models.
+    Without a baseline one response to each prompt is enough (num_responses: 1). Whitening gives every response an advantage, also in groups
+    whose rewards are all equal, so no group is skipped. Left out: the discount, which is 1 in all of the paper's runs on language models.
     """
 
     baseline: bool = False
@@ -47,7 +47,7 @@ class Reinforce:
         advantage_M = total_R[forest.response_M]
         if self.kl_coef > 0:
             penalty_M = -self.kl_coef * (forest["old_logp_M"] - forest["ref_logp_M"])
-            advantage_M = advantage_M + gae(penalty_M, torch.zeros_like(penalty_M), forest.response_M, 1.0, 1.0)  # what is still to come
+            advantage_M = advantage_M + gae(penalty_M, torch.zeros_like(penalty_M), forest.response_M, 1.0, 1.0)  # the sum from t on
         return {"advantage_M": whiten(advantage_M)}
 
     def loss(self, out: Outputs, forest: Forest) -> Loss:
@@ -56,8 +56,8 @@ class Reinforce:
         described = {"entropy": out.entropy_M, "ratio": ratio_M, **clip_shares(ratio_M, advantage_M, self.clip_low, self.clip_high)}
         if self.kl_coef > 0:
             described["kl"] = forest["old_logp_M"] - forest["ref_logp_M"]
-        metrics = {name: x_M.detach().float().sum() / forest.totals.laid_tokens for name, x_M in described.items()}
-        return Loss(loss_M.sum() / forest.totals.tokens, metrics)
+        metrics = {name: x_M.detach().float().sum() / forest.denominators.laid_tokens for name, x_M in described.items()}
+        return Loss(loss_M.sum() / forest.denominators.tokens, metrics)
 
 
 VALUES = {"reinforce_baseline": Reinforce(baseline=True)}

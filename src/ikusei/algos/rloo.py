@@ -1,4 +1,4 @@
-"""RLOO: each response against the mean of the others, as one action."""
+"""RLOO: the baseline of a response is the mean reward of the others; the response is one action."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class RLOO:
         w_i = pi(o_i) / pi_old(o_i)                          the product over its tokens
         L   = -sum_i min(w_i A_i, clip(w_i, 1 - clip_low, 1 + clip_high) A_i) / total_responses
 
-    The KL is a part of the reward, and the ratio that of the whole response, clipped as TRL does it; of fresh samples it is 1 and this is
-    the paper's REINFORCE. Long responses have the larger gradients, which the mean of GRPO takes from them. The paper has kl_coef 0.03.
+    The KL is part of the reward. The ratio is of the whole response and clipped as in TRL; on-policy it is 1, and the loss is the paper's
+    REINFORCE. Long responses have larger gradients, which GRPO's mean over tokens removes. The paper has kl_coef 0.03.
     """
 
     kl_coef: float = 0.0
@@ -55,5 +55,5 @@ class RLOO:
         described_M = {"entropy": out.entropy_M} | {name: x_R[forest.response_M] for name, x_R in described.items()}
         if self.kl_coef > 0:
             described_M["kl"] = forest["old_logp_M"] - forest["ref_logp_M"]
-        metrics = {name: x_M.detach().float().sum() / forest.totals.laid_tokens for name, x_M in described_M.items()}
-        return Loss(loss_R.sum() / forest.totals.responses, metrics)
+        metrics = {name: x_M.detach().float().sum() / forest.denominators.laid_tokens for name, x_M in described_M.items()}
+        return Loss(loss_R.sum() / forest.denominators.responses, metrics)

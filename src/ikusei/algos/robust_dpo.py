@@ -1,4 +1,4 @@
-"""Robust DPO: an estimate of DPO's loss that flipped labels do not bias."""
+"""Robust DPO: an unbiased estimate of DPO's loss under flipped labels."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ikusei.types import Group
 
 @dataclass(frozen=True)
 class RobustDPO:
-    """rDPO: of all pairs a share e has chosen and rejected the wrong way round.   arXiv:2403.00409
+    """rDPO: in a share e of the pairs, chosen and rejected are swapped.   arXiv:2403.00409
 
         l(m) = -log sigmoid(m),    m = beta (d(chosen) - d(rejected)),    d(y) = log pi(y) - log ref(y)
-        L    = ((1 - e) l(m) - e l(-m)) / (1 - 2 e)        whose mean over the flips is l of the true label
+        L    = ((1 - e) l(m) - e l(-m)) / (1 - 2 e)        its expectation over the flips is l of the true label
 
-    It may be negative and has no lower bound, because l(-m) grows without end; cDPO (`DPO(label_smoothing=e)`) stops at a finite margin.
+    It may be negative and has no lower bound, because l(-m) is unbounded; cDPO (`DPO(label_smoothing=e)`) stops at a finite margin.
     """
 
     supervised: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""SimPO: pairs without a reference, by log-probs per token."""
+"""SimPO: a preference loss on mean log-probs per token, without a reference."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ikusei.types import Group
 
 @dataclass(frozen=True)
 class SimPO:
-    """Simple Preference Optimization: the reward is what ranks samples, the mean log-prob of a token.   arXiv:2405.14734
+    """Simple Preference Optimization: the implicit reward is the mean log-prob per token, as in decoding.   arXiv:2405.14734
 
         s(y) = beta log pi(y) / |y|
         L    = -log sigmoid(s(chosen) - s(rejected) - gamma), mean over pairs
 
-    gamma is the margin asked for, in units of s: the paper tunes gamma / beta between 0.1 and 0.8 and starts at 0.5, as here. beta is 2 to
-    2.5, for strong instruct models 10. Without a reference nothing holds the policy but a small learning rate (3e-7 to 1e-6).
+    gamma is the target margin, in units of s: the paper tunes gamma / beta between 0.1 and 0.8 and starts at 0.5, as here. beta is 2 to
+    2.5, for strong instruct models 10. Without a reference, only a small learning rate (3e-7 to 1e-6) keeps the policy close to its start.
     """
 
     supervised: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""A model as a folder in Hugging Face layout: written for everybody, and read back to the bit."""
+"""Writes a model as a folder in Hugging Face layout, and restores its weights from there bit-equal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ikusei.samplers.local import end_tokens
 
 
 def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """What transformers, vLLM and lm-eval load without a flag. The configuration names no attention of ours."""
+    """Writes what transformers, vLLM and lm-eval load without a flag; the configuration does not name Ikusei's attention."""
     logging.disable_progress_bar()
     model = merged(model)
     model.save_pretrained(folder)
@@ -23,7 +23,7 @@ def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
     config = json.loads((folder / "config.json").read_text())
     config.pop("_attn_implementation", None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    if model.get_output_embeddings() is None:  # a reward model writes nothing
+    if model.get_output_embeddings() is None:  # a reward model cannot generate
         return
     ends = sorted(end_tokens(model, tokenizer))
     generation = GenerationConfig() if model.generation_config is None else copy.deepcopy(model.generation_config)
@@ -32,7 +32,7 @@ def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
 
 
 def restore_weights(model: PreTrainedModel, folder: Path) -> None:
-    """The weights that `save_pretrained` wrote, to the bit, and what a reward model adds to its reward."""
+    """Loads the weights that `save_pretrained` wrote, bit-equal, and a reward model's `reward_bias`."""
     saved = type(model).from_pretrained(folder, dtype=torch.float32)
     with torch.no_grad():
         for mine, theirs in zip(model.parameters(), saved.parameters(), strict=True):

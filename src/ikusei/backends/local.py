@@ -1,7 +1,7 @@
-"""One process, one device: a CPU or a GPU. The plain policy.
+"""The policy on one device, a CPU or a GPU, in one process.
 
-Weights, gradients and AdamW's moments are in fp32; with precision bf16 the products are computed in bf16 (autocast), so that a step of 1e-6
-still arrives in the weights. Weight decay is on matrices only. A critic is part of the policy: one optimiser, one clipped gradient norm.
+Weights, gradients and AdamW's moments are in fp32, so that updates of 1e-6 are not rounded away; with precision bf16, matrix products are
+computed in bf16 (autocast). Weight decay is on matrices only. A critic is part of the policy: one optimiser, one clipped gradient norm.
 Left out: sharding (a back end of its own).
 """
 
@@ -22,7 +22,7 @@ from ikusei.backends.optimizer import Kind, make_optimizer
 from ikusei.backends.reference import LocalReference, WithoutAdapter
 from ikusei.backends.threads import ALL_THREADS, ONE_WRITES, num_parameters, use_threads
 from ikusei.forest import Forest, Outputs
-from ikusei.models.adapter import Lora, adapt, lighten, take_weights, trained_weights
+from ikusei.models.adapter import Lora, adapt, lighten, restore_trained, trained_weights
 from ikusei.models.causal import CausalModel
 from ikusei.models.critic import make_critic
 from ikusei.models.heads import RewardModel
@@ -34,24 +34,24 @@ from ikusei.samplers.local import LocalSampler
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """How the local policy computes. `threads` are the most that it uses, None all: how many is decided by the size of the work alone, so
-    that two runs decide alike; `layout` None: by a probe. The run keeps both. `critic` serves the algorithms that need values: a "head" on
-    the policy's own layers (arXiv:1909.08593), "separate" for a body of its own, begun as a copy of the policy's, or a reward model's
-    folder to begin it from (arXiv:2009.01325)."""
+    """`threads` limits torch's threads (None: all); the number used depends on the size of the work alone, so runs are reproducible.
+    `layout` None: chosen by a probe (models/probe.py). The run stores both. `critic`, for algorithms that need values: "head", a value head
+    on the policy's own layers (arXiv:1909.08593); "separate", a body of its own, initialised from the policy's; or the folder of a reward
+    model to initialise it from (arXiv:2009.01325)."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
     layout: Literal["forest", "padded"] | None = None
     threads: int | None = None
-    num_slots: int = 128  # responses written at one time
+    num_slots: int = 128  # responses decoded at one time
     weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
     clip_norm: float = 1.0
     gradient_checkpointing: bool = False
-    lora: Lora | None = None  # train adapters, not the model's own weights
+    lora: Lora | None = None  # None: train all weights
     optimizer: Kind = "adamw"
-    offload_optimizer: bool = False  # moments in the CPU's memory
+    offload_optimizer: bool = False  # moments in CPU memory
     critic: str = "head"
 
     def __post_init__(self) -> None:
@@ -76,8 +76,7 @@ class LocalPolicy:
         needs: frozenset[str] = frozenset(),
         seed: int = 0,
     ) -> None:
-        """`needs` is the algorithm's: with "reward" the model is a reward model, with "value" it gets a critic. An adapter begins as drawn
-        from the seed."""
+        """`needs` are the algorithm's: "reward" makes the model a reward model, "value" adds a critic. `seed` initialises adapters."""
         self.settings = settings or LocalSettings()
         if self.settings.lora is not None:
             adapt(model, self.settings.lora, seed)
@@ -86,7 +85,7 @@ class LocalPolicy:
         kind = RewardModel if "reward" in needs else CausalModel
         if self.settings.layout is None:
             found = probe(model, kind)
-            layout, self.description = found.layout, found.said
+            layout, self.description = found.layout, found.description
         else:
             layout, self.description = self.settings.layout, f"layout {self.settings.layout}, as asked"
         if self.settings.precision == "bf16":
@@ -96,7 +95,7 @@ class LocalPolicy:
         if isinstance(self.causal, CausalModel):
             self.causal.critic = self.critic
         elif self.settings.lora is not None:
-            self.causal.head.requires_grad_(True)  # it is new, and so small that it needs no adapter
+            self.causal.head.requires_grad_(True)  # a new head is trained in full
         if self.settings.gradient_checkpointing:
             for body in filter(None, (self.causal.body, self.critic and self.critic.layers)):
                 body.checkpoint_layers()
@@ -131,13 +130,13 @@ class LocalPolicy:
         return {"threads": self.threads, "layout": causal.layout, "precision": causal.precision, "parameters": size}
 
     def forward(self, forest: Forest) -> Outputs:
-        """No gradients: old or reference log-probs, values, rewards."""
+        """See `protocols.ForwardPass`."""
         use_threads(self.threads, self.causal.model, forest)
         with torch.no_grad():
             return self.causal.outputs(forest.to(self.causal.device))
 
     def forward_backward(self, forest: Forest, loss: LossFunction) -> Metrics:
-        """Adds the gradients of one part."""
+        """Adds the gradients of one micro-batch."""
         use_threads(self.threads, self.causal.model, forest)
         forest = forest.to(self.causal.device)
         result = loss(self.causal.outputs(forest), forest)
@@ -148,7 +147,7 @@ class LocalPolicy:
         """Clips, steps and clears the gradients. Raises FloatingPointError, and changes nothing, where they are not finite."""
         for p in self.trained.parameters():
             if p.grad is None and p.requires_grad:
-                p.grad = torch.zeros_like(p)  # a step that teaches nothing is still a step: the moments decay
+                p.grad = torch.zeros_like(p)  # a step without gradients is still a step: the moments decay
         norm = float(torch.nn.utils.clip_grad_norm_(self.trained.parameters(), self.settings.clip_norm))
         if norm != norm or norm == float("inf"):
             self.zero_grad()
@@ -164,7 +163,7 @@ class LocalPolicy:
         self.optimizer.zero_grad(set_to_none=True)
 
     def snapshot(self, copy: bool = False) -> LocalSampler:
-        """Shares the weights and refuses to sample once this policy has stepped; with `copy`, holds its own."""
+        """See `protocols.Policy`. Raises ValueError for a reward model."""
         version = self.version
         causal = self.frozen_copy() if copy else self.causal
         if not isinstance(causal, CausalModel):
@@ -173,14 +172,14 @@ class LocalPolicy:
         threads = 1 if num_parameters(causal.model) < ONE_WRITES else self.threads
         return LocalSampler(causal, self.tokenizer, self.settings.num_slots, version, current, threads)
 
-    def reference(self, moves: bool = False) -> LocalReference | WithoutAdapter:
-        """The weights as they are, frozen: of a model with adapters that have not learned yet the model without them, else a copy."""
-        if self.settings.lora is not None and self.version == 0 and not moves:
+    def reference(self, syncable: bool = False) -> LocalReference | WithoutAdapter:
+        """The policy as it is now, frozen. For untrained adapters it is the same model with the adapters off, else a copy."""
+        if self.settings.lora is not None and self.version == 0 and not syncable:
             return WithoutAdapter(self, self.causal)
         return LocalReference(self.frozen_copy(), self.causal, self.threads)
 
     def frozen_copy(self) -> CausalModel | RewardModel:
-        """The model as it is now, without gradients and critic."""
+        """A copy of the model as it is now, without gradients and critic."""
         model = copy.deepcopy(self.causal.model).requires_grad_(False)
         return type(self.causal)(model, self.causal.layout, self.causal.precision)
 
@@ -204,16 +203,16 @@ class LocalPolicy:
         torch.save(trainer, folder / "trainer.pt")
 
     def load(self, folder: Path) -> None:
-        """Weights, moments and version as `save` wrote them, to the bit. Raises ValueError where a newer version has."""
+        """Restores weights, moments and version, bit-equal. Raises ValueError for a checkpoint of a newer format."""
         trainer: dict[str, Any] = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
         must_be_readable(trainer, folder / "trainer.pt")
         if self.settings.lora is None:
             restore_weights(self.causal.model, folder)
-        else:  # beside the weights that the run began with
-            take_weights(self.causal.model, trainer["adapter"])
+        else:  # the base weights are those that the run was started with
+            restore_trained(self.causal.model, trainer["adapter"])
             if trainer["reward_bias"] is not None:
                 self.causal.model.config.reward_bias = trainer["reward_bias"]
         if self.critic is not None:
-            take_weights(self.critic, trainer["critic"])
-        self.optimizer.load_state_dict(trainer["optimizer"])  # last: moments that lie elsewhere have copies of the weights with them
+            restore_trained(self.critic, trainer["critic"])
+        self.optimizer.load_state_dict(trainer["optimizer"])  # last: offloaded moments copy the weights
         self.version = trainer["version"]

@@ -1,10 +1,10 @@
-"""AdamW, and two ways to keep its moments, which are twice the weights, out of a GPU's memory.
+"""AdamW, and two ways to save the GPU memory of its moments, which is twice that of the weights.
 
     adamw          moments in fp32 beside the weights
     adamw_8bit     moments in 8 bits, block by block (arXiv:2110.02861), by bitsandbytes; those of small tensors stay in fp32
-    offloaded      moments and a copy of the weights in the CPU's memory, where the step is made; gradients go there, weights come back
+    offloaded      moments and a copy of the weights in CPU memory, where the step is computed; gradients go there, weights come back
 
-Weight decay is on matrices; norms and biases are left alone.
+Weight decay is on matrices, not on norms and biases.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NO_BITSANDBYTES = "policy.optimizer: adamw_8bit needs bitsandbytes, which is not
 
 
 class Offloaded:
-    """An optimiser whose weights and moments are in the CPU's memory. Used as `torch.optim.Optimizer` is."""
+    """AdamW with moments and master weights in CPU memory. Has the interface of `torch.optim.Optimizer`."""
 
     def __init__(self, groups: list[dict[str, Any]], **settings: Any) -> None:
         self.own = [p for group in groups for p in group["params"]]
@@ -30,7 +30,7 @@ class Offloaded:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The inner ones, which are others after `load_state_dict`."""
+        """The inner optimiser's; `load_state_dict` replaces them."""
         return self.inner.param_groups
 
     @torch.no_grad()
@@ -51,14 +51,14 @@ class Offloaded:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The weights are taken as they are now."""
+        """Restores the moments; the copies of the weights are refreshed from the model's current ones."""
         for own, copy in zip(self.own, self.copies, strict=True):
             copy.copy_(own)
         self.inner.load_state_dict(state)
 
 
 def make_optimizer(weights: Iterable[nn.Parameter], kind: Kind, offloaded: bool, weight_decay: float, **settings: Any) -> Any:
-    """`settings` are AdamW's betas and eps. Raises ValueError where it is not to be had here."""
+    """`settings` are AdamW's betas and eps. Raises ValueError where bitsandbytes is needed and missing."""
     trained = [p for p in weights if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},

@@ -1,4 +1,4 @@
-"""Reference policies: frozen, asked for log-probs alone. One is the policy with its adapters off, the other a copy."""
+"""Reference policies, for log-probs without gradient: the policy with its adapters switched off, or a frozen copy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers.utils import logging
 from ikusei.backends.export import restore_weights
 from ikusei.backends.threads import ALL_THREADS, use_threads
 from ikusei.forest import Forest, Outputs
-from ikusei.models.adapter import adapter_weights, adapters, switched_off, take_weights, trained_weights
+from ikusei.models.adapter import adapter_weights, adapters, restore_trained, switched_off, trained_weights
 from ikusei.models.causal import CausalModel
 from ikusei.models.heads import RewardModel
 from ikusei.protocols import Policy
@@ -19,31 +19,31 @@ from ikusei.protocols import Policy
 
 @dataclass(frozen=True)
 class WithoutAdapter:
-    """See `protocols.Reference`: the policy with its adapters switched off. It stays where it is."""
+    """The policy with its adapters switched off: a reference that costs no memory and cannot be synced. See `protocols.Reference`."""
 
     policy: Policy
-    causal: CausalModel | RewardModel  # the policy's model, whose adapters are switched off while it is asked
+    causal: CausalModel | RewardModel  # the policy's model
 
     def forward(self, forest: Forest) -> Outputs:
         with switched_off(self.causal.model):
             return self.policy.forward(forest)
 
-    def follow(self, share: float) -> None:
-        raise AssertionError("a reference that follows is asked for by reference(moves=True)")
+    def sync(self, share: float) -> None:
+        raise AssertionError("this reference cannot be synced; make it by reference(syncable=True)")
 
     def save(self, folder: Path) -> None:
-        raise AssertionError("what the run began with is not saved again")
+        raise AssertionError("the initial weights are not saved again")
 
     def load(self, folder: Path) -> None:
-        raise AssertionError("what the run began with is loaded with it")
+        raise AssertionError("the initial weights are loaded with the run")
 
 
 @dataclass(frozen=True)
 class LocalReference:
-    """See `protocols.Reference`."""
+    """A frozen copy of the policy. See `protocols.Reference`."""
 
     causal: CausalModel | RewardModel
-    source: CausalModel | RewardModel  # the policy's own, which it may follow
+    source: CausalModel | RewardModel  # the trained policy's, to sync with
     threads: int = ALL_THREADS
 
     def forward(self, forest: Forest) -> Outputs:
@@ -51,11 +51,11 @@ class LocalReference:
         with torch.no_grad():
             return self.causal.outputs(forest.to(self.causal.device))
 
-    def follow(self, share: float) -> None:
-        take_weights(self.causal.model, trained_weights(self.source.model), share)
+    def sync(self, share: float) -> None:
+        restore_trained(self.causal.model, trained_weights(self.source.model), share)
 
     def save(self, folder: Path) -> None:
-        """With adapters these alone: the weights beside them are the policy's."""
+        """Writes the adapters alone, where there are any: the base weights are the policy's."""
         folder.mkdir(parents=True, exist_ok=True)
         logging.disable_progress_bar()
         if adapters(self.causal.model):
@@ -65,6 +65,6 @@ class LocalReference:
 
     def load(self, folder: Path) -> None:
         if adapters(self.causal.model):
-            take_weights(self.causal.model, torch.load(folder / "adapter.pt", map_location="cpu", weights_only=True))
+            restore_trained(self.causal.model, torch.load(folder / "adapter.pt", map_location="cpu", weights_only=True))
         else:
             restore_weights(self.causal.model, folder)

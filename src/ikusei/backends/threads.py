@@ -1,4 +1,4 @@
-"""How many of torch's threads a piece of work is worth: by its size alone, so that two runs decide alike."""
+"""How many torch threads to use: a function of the size of the work alone, so that runs are reproducible."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ikusei.forest import Forest
 
 ALL_THREADS = torch.get_num_threads()
 ONE_THREAD = 5e8  # parameters times tokens: below, one thread computes as fast as two
-ONE_WRITES = 2_000_000  # parameters: below, one thread writes faster, for a decoding step is many small operations
+ONE_WRITES = 2_000_000  # parameters: below, one thread decodes faster, since a decoding step is many small operations
 
 
 def use_threads(most: int, model: nn.Module, forest: Forest) -> None:
-    """As many of torch's threads as this work is worth."""
+    """One thread for a small forward pass, else `most`."""
     torch.set_num_threads(1 if num_parameters(model) * forest.tokens_N.numel() < ONE_THREAD else most)
 
 

@@ -25,7 +25,7 @@ from ruamel import yaml
 
 from ikusei.guard.outcomes import LEARNED, RewardSpec, too_many_failures
 from ikusei.guard.workers import RewardWorkers
-from ikusei.models.learned_reward import Judge, LearnedReward, anew
+from ikusei.models.learned_reward import LearnedReward, RewardEnsemble, anew
 from ikusei.models.load import load_tokenizer
 from ikusei.recipe.find import find_recipe
 from ikusei.recipe.reader import Document
@@ -130,10 +130,10 @@ def _judged(groups: Sequence[Group], specs: Sequence[RewardSpec]) -> list[Group]
     if learned:
         tokenizer = load_tokenizer(next(iter(learned.values())).models[0])
         groups = [anew(tokenizer, group) for group in groups]
-        judges = {name: Judge(name, settings, tokenizer) for name, settings in learned.items()}
+        judges = {name: RewardEnsemble(name, settings, tokenizer) for name, settings in learned.items()}
     else:
         judges = {}
-    with RewardWorkers(specs, judges=judges) as workers:
+    with RewardWorkers(specs, in_process=judges) as workers:
         scored = workers.score(groups)
     problem = too_many_failures(scored)
     if problem:

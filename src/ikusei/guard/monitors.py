@@ -1,15 +1,15 @@
-"""What the watch looks for. Each monitor reads the history of the run's metrics and says what it sees, or nothing.
+"""The monitors of the watch. Each reads the history of the run's metrics, and returns what it detects or None.
 
-    gold falls           what is trained on does not fall, what is good does                 over-optimisation (arXiv:2210.10760)
-    gold stays           what is trained on has risen by half of its answers' spread, what is good, with room to, by less than a quarter
-    gold disagrees       among the answers to one prompt, those that earn more are worse by the gold rewards
-    reward falls         from the best that it was: too high a learning rate, or worse
-    loss rises           of a run that learns from data
-    parts                one reward is bought with another: what that loses is worth half of what the first gains, or more
+    gold falls           the gold reward falls while the training reward does not            over-optimisation (arXiv:2210.10760)
+    gold stays           the training reward has risen by half of its standard deviation, the gold, with room to, by less than a quarter
+    gold disagrees       within a prompt, training reward and gold reward are negatively correlated
+    reward falls         from its best: the learning rate is too high, or worse
+    loss rises           of a supervised run
+    parts                one reward rises at the cost of another, which loses half of the gain or more
     empty thoughts, length, long answers pay, cut off, repetition, copies, entropy, KL, failures, log-probs, few answers
 
-A number has moved by trend.py's rule, and by as much as is said here besides. Where what is good has risen too (gold; without any, the
-reward), lengths, copies and entropy may move: a model that has learned its task is sure of it.
+A metric has changed by trend.py's rule, and by the further threshold given here. Where the gold reward (without any, the reward) has risen
+too, lengths, duplicates and entropy may change: a model that has learned its task is confident.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ikusei.types import Response
 
 @dataclass(frozen=True)
 class Seen:
-    """What has moved, in words, and since which step."""
+    """A detected change in words, and the step since which."""
 
     since: int
     text: str
@@ -41,7 +41,7 @@ class History:
     lines: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
 
     def add(self, step: int, metrics: Mapping[str, float | None]) -> None:
-        """One step. What is no number there is passed over."""
+        """Adds the finite metrics of one step."""
         for name, value in metrics.items():
             if value is not None and math.isfinite(value):
                 steps, values = self.lines.setdefault(name, ([], []))
@@ -70,7 +70,7 @@ class History:
 
     @property
     def better(self) -> bool:
-        """What is good has risen, as far as can be told, for an alarm must be sure. Of a run without rewards nothing is asked."""
+        """True where gold (without any, the reward) has possibly risen, since an alarm must be certain; and in runs without rewards."""
         metrics = [f"rewards/{name}/mean" for name in self.golds] or ["reward"]
         found = [change(self.line(metric)[1]) for metric in metrics]
         return any(each is not None and each.by > 2 * each.error for each in found) or "reward" not in self.lines
@@ -78,7 +78,7 @@ class History:
 
 @dataclass(frozen=True)
 class Monitor:
-    """`look` says what it sees; `do` what to do then; the answers that show it are those with the most of `most`."""
+    """`look` detects, `do` is the recommendation, and the responses with the largest `most` illustrate it."""
 
     name: str
     look: Callable[[History], Seen | None]
@@ -174,8 +174,8 @@ def _repetition(history: History) -> Seen | None:
 
 
 def _copies(history: History) -> Seen | None:
-    told = "the share of answers that were given to another prompt too"
-    return None if history.better else _rises(history, "completions/duplicates", 0.25, 0.5, told)
+    what = "the share of answers that were given to another prompt too"
+    return None if history.better else _rises(history, "completions/duplicates", 0.25, 0.5, what)
 
 
 def _entropy(history: History) -> Seen | None:
@@ -196,8 +196,8 @@ def _failures(history: History) -> Seen | None:
 
 def _log_probs(history: History) -> Seen | None:
     since, values = history.recent("sampling/logp_gap")
-    told = "the policy's log-probs differ from the sampler's by"
-    return Seen(since, f"{told} {median(values):.2g} nats a token") if values and median(values) > 0.1 else None
+    what = "the policy's log-probs differ from the sampler's by"
+    return Seen(since, f"{what} {median(values):.2g} nats a token") if values and median(values) > 0.1 else None
 
 
 def _few_answers(history: History) -> Seen | None:
@@ -207,12 +207,12 @@ def _few_answers(history: History) -> Seen | None:
     return Seen(since, f"a few answers carry the update: as many as {median(values):.1%} of those that count at all")
 
 
-def _rises(history: History, metric: str, by: float, to: float, told: str) -> Seen | None:
+def _rises(history: History, metric: str, by: float, to: float, what: str) -> Seen | None:
     """A share that has risen by and to as much."""
     found = history.moved(metric)
     if found is None or not found[1].rose or found[1].by < by or found[1].now < to:
         return None
-    return Seen(found[0], f"{told} rose from {_from(found[1], '.0%')}")
+    return Seen(found[0], f"{what} rose from {_from(found[1], '.0%')}")
 
 
 def _spread(history: History, metric: str) -> float:

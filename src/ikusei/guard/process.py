@@ -1,7 +1,7 @@
-"""The trainer's end of one worker process: starts it, asks it, kills it when it hangs and replaces it when it is gone.
+"""The trainer's handle on one worker process: starts it, calls it, kills it when it hangs and replaces it when it has ended.
 
-A worker is a fresh Python in a session of its own, never a fork of the trainer and its threads. It does not import the caller's script
-again, as multiprocessing would, and with it goes whatever its rewards have started.
+A worker is a fresh Python interpreter in its own session, not a fork of the multithreaded trainer. It does not import the caller's script,
+as multiprocessing would, and all processes that its rewards start are killed with it.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from pathlib import Path
 
 from ikusei.guard import worker_protocol
 from ikusei.guard.outcomes import RewardSpec
-from ikusei.guard.worker_protocol import Parts
-from ikusei.types import Part, Status
+from ikusei.guard.worker_protocol import RewardResults
+from ikusei.types import RewardResult, Status
 
 LOAD_S = 60.0  # for importing one reward
 
 
 @dataclass(frozen=True)
 class Call:
-    """One reward, and the texts of one group that it is called on."""
+    """One call: the index of a reward, and the texts of one group."""
 
     which: int
     prompt: bytes  # pickled once for all rewards
     texts: list[str]
-    outcome: Future[list[Parts]]
+    outcome: Future[list[RewardResults]]
 
 
 class Worker:
@@ -40,7 +40,7 @@ class Worker:
 
     def __init__(self, specs: tuple[RewardSpec, ...], memory_mb: int, log: Path | None) -> None:
         self._specs, self._memory_mb, self._log = specs, memory_mb, log
-        self._jailed = any(spec.jailed for spec in specs)
+        self._sandboxed = any(spec.sandboxed for spec in specs)
         self._process: subprocess.Popen[bytes] | None = None
         self._batched: list[bool] = []
         self._stopped = False
@@ -61,10 +61,10 @@ class Worker:
                 start_new_session=True,  # Ctrl-C is for the trainer alone, and a session is killed as a whole
             )
         self._check_stopped()  # either this sees that it was stopped, or `stop` sees the process
-        self._pipe.send((self._specs, self._memory_mb, self._jailed))
+        self._pipe.send((self._specs, self._memory_mb, self._sandboxed))
 
     def load(self) -> None:
-        """Waits until every reward is loaded. ValueError says which cannot be used and why."""
+        """Waits until every reward is loaded. Raises ValueError with the rewards that cannot be loaded, and why."""
         self._batched, problems = [], []
         for spec in self._specs:
             try:
@@ -76,36 +76,36 @@ class Worker:
             self._batched.append(batched)
             problems += [problem] if problem else []
         else:
-            problems += self._cannot_be_jailed() if self._jailed else []
+            problems += self._sandbox_problems() if self._sandboxed else []
         if problems:
             self.kill()
             raise ValueError("\n".join(problems))
 
-    def _cannot_be_jailed(self) -> list[str]:
+    def _sandbox_problems(self) -> list[str]:
         try:
             problem = json.loads(self._receive(LOAD_S))
         except (EOFError, OSError) as error:
             problem = f"entering it {self._end(error, LOAD_S)[1]}"
         names = ", ".join(repr(spec.name) for spec in self._specs)
-        told = f"reward {names}: runs what the model has written, and this system cannot isolate it ({problem}); allowed: Linux as root or "
-        told += "with unprivileged user namespaces; where you trust the model, say so in the recipe: unconfined: true"
-        return [told] if problem else []
+        text = f"reward {names}: runs what the model has written, and this system cannot isolate it ({problem}); allowed: Linux as root or "
+        text += "with unprivileged user namespaces; where you trust the model, say so in the recipe: unconfined: true"
+        return [text] if problem else []
 
-    def score(self, call: Call) -> list[Parts]:
-        """The parts of each text. A call over its limit, or one that ends the process, costs its own text and no other."""
-        spec, texts, parts = self._specs[call.which], call.texts, []
-        while len(parts) < len(texts):
+    def score(self, call: Call) -> list[RewardResults]:
+        """The results of each text. A call over its time limit, or one that ends the process, fails its own text only."""
+        spec, texts, results = self._specs[call.which], call.texts, []
+        while len(results) < len(texts):
             self._ready()
             try:
-                self._pipe.send((call.which, call.prompt, texts[len(parts) :]))
-                while len(parts) < len(texts):
-                    parts += worker_protocol.read(self._receive(spec.timeout_s))
-            except (EOFError, OSError, ValueError) as error:  # ValueError: what it says is no answer, so it is not to be trusted further
+                self._pipe.send((call.which, call.prompt, texts[len(results) :]))
+                while len(results) < len(texts):
+                    results += worker_protocol.read(self._receive(spec.timeout_s))
+            except (EOFError, OSError, ValueError) as error:  # ValueError: an invalid message, so the process is not trusted further
                 status, how = self._end(error, spec.timeout_s)
                 seconds = spec.timeout_s if status == "timeout" else 0.0
-                lost = len(texts) - len(parts) if self._batched[call.which] else 1
-                parts += [{spec.name: Part(None, status, seconds, f"{spec.name}: the call {how}")}] * lost
-        return parts
+                lost = len(texts) - len(results) if self._batched[call.which] else 1
+                results += [{spec.name: RewardResult(None, status, seconds, f"{spec.name}: the call {how}")}] * lost
+        return results
 
     def kill(self) -> None:
         process, self._process = self._process, None
@@ -122,7 +122,7 @@ class Worker:
 
     def _ready(self) -> None:
         self._check_stopped()
-        if self._process is None or self._process.poll() is not None:  # a process may end while nobody asks it anything
+        if self._process is None or self._process.poll() is not None:  # a process may end between two calls
             self.kill()
             self.launch()
             self.load()
@@ -137,7 +137,7 @@ class Worker:
         return self._pipe.recv_bytes(worker_protocol.MOST_BYTES)
 
     def _end(self, error: Exception, limit_s: float) -> tuple[Status, str]:
-        """Makes sure that the process is gone, and says how that came."""
+        """Makes sure that the process has ended; returns the status of the call and the cause in words."""
         self._check_stopped()
         assert self._process is not None
         if isinstance(error, TimeoutError):

@@ -1,17 +1,17 @@
-"""The jail of rewards that run what a model has written: no network, none of the project's files, no process but its own, no way back.
+"""The sandbox of rewards that run model-written code: no network, no project files, no processes but its own, no way out.
 
-    warden       the worker itself, in namespaces of its own: a root with Python and the system's libraries bound into it read-only, no
-                 network, no process of the outside in sight. It runs nothing that a model has written
-    cell         for each answer a new process, in process and mount namespaces of its own, with an empty /tmp, as another user, without
-                 capabilities. With its end everything ends that was started in it, and nothing of it is left for the next answer
-    and          an empty environment, at most NUM_PROCESSES processes, files of at most FILE_BYTES
+    warden       the worker process, in its own namespaces: a root file system with Python and the system's libraries bound read-only, no
+                 network, no view of outside processes. It runs no model-written code
+    cell         a new process for each response, in its own process and mount namespaces, with an empty /tmp, as another user, without
+                 capabilities. All processes started in it end with it, and nothing of it remains for the next response
+    limits       an empty environment, at most NUM_PROCESSES processes, files of at most FILE_BYTES
 
-The jail is entered after the rewards are loaded: their own files are trusted, what they are called on is not. As root the cell's user is
-one that nobody else is; anyone else is alone in a user namespace. Linux only, where the system allows namespaces (root, or unprivileged
-user namespaces); elsewhere `enter` raises, and the reward is refused unless the recipe says `unconfined`.
+The sandbox is entered after the rewards are loaded: their own files are trusted, the responses are not. Started by root, a cell runs as a
+user id that no other process has; started by another user, in a user namespace of its own. Linux only, where the system allows namespaces
+(root, or unprivileged user namespaces); elsewhere `enter` raises, and the reward is refused unless the recipe says `unconfined`.
 
-Left out: filters of system calls (seccomp), a limit on processor time (a call has its time limit). A reward that runs an answer in its own
-process, by exec or eval, can be told by it what to return; one that runs it in another process (rewards/code.py) cannot.
+Left out: system-call filters (seccomp), a limit on processor time (a call has its time limit). A reward that runs a response in its own
+process, by exec or eval, can be manipulated by it; one that runs it in another process (rewards/code.py) cannot.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ def in_cell(user: int, work: Callable[[], bytes]) -> bytes | str:
         os._exit(1)
     os.close(write)
     with open(read, "rb") as pipe:
-        said = pipe.read(REPLY_BYTES)
+        reply = pipe.read(REPLY_BYTES)
     _, status = os.waitpid(keeper, 0)
-    if said:
-        return said
+    if reply:
+        return reply
     return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"exit code {os.waitstatus_to_exitcode(status)}"
 
 

@@ -1,13 +1,13 @@
-"""Has a number of the run moved? Each step's value is the mean of that step's answers, so successive steps differ by chance.
+"""Change detection for a run's metrics. A step's value is a mean over its responses, so successive steps differ by sampling noise.
 
-    noise     s = median of |x_t - x_{t-1}| / 0.954          the chance in one step; neither a trend nor a few leaps touch it
+    noise     s = median of |x_t - x_{t-1}| / 0.954          noise of one step; robust against a trend and a few jumps
                   and no less than half of sqrt(mean of (x_t - x_{t-1})^2 / 2), where most steps are the same and the median is 0
     window    W = a third of the steps so far, WINDOW[0] to WINDOW[1]
     moved     |mean of the last W - mean of W before| > Z s sqrt(2 / W)        the W before: the first ones, or the best there were
-    trend     Mann-Kendall: S = sum over i < j of sign(x_j - x_i), over its standard deviation where nothing moves
+    trend     Mann-Kendall: S = sum over i < j of sign(x_j - x_i), over its standard deviation under no trend
 
-Everything is asked again at every step, the best window is the best of many, and the noise of few steps n is itself hardly known: so what
-counts as moved is Z = 4 (1 + 3 / n) and not 2.
+The test is repeated at every step, the best window is the best of many, and the noise is poorly estimated after few steps n: the threshold
+is therefore Z = 4 (1 + 3 / n) standard errors, not 2.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ MANY = 256  # values: the trend looks at every two of them
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a number was and what it is, the standard error of the difference, and the position at which it left for good what it was."""
+    """The values before and now, the standard error of the difference, and the position of the change."""
 
     before: float
     now: float
     error: float
-    least: float  # in standard errors, from which on it counts
+    least: float  # standard errors from which on the change counts
     since: int
 
     @property
@@ -49,13 +49,13 @@ class Change:
 
 
 def change(values: Sequence[float]) -> Change | None:
-    """Of the last window from the first; None while they overlap."""
+    """The last window against the first; None while they overlap."""
     width = window(values)
     return None if len(values) < 2 * width else _change(values, 0, width)
 
 
 def fall(values: Sequence[float]) -> Change | None:
-    """Of the last window from the best one before it."""
+    """The last window against the best one before it."""
     width = window(values)
     if len(values) < 2 * width:
         return None

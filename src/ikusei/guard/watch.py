@@ -1,12 +1,12 @@
-"""The watch: is the run being cheated, or falling apart? Monitors that look at the metrics of every step, and say what they see.
+"""The watch: detects reward hacking and instability during a run, by monitors of each step's metrics.
 
     step's metrics ─► Watch.see ─► Alarm(what, since when, what to do) ─► event, terminal, report; warn | pause | stop_at_best_gold
 
-It reads nothing but the run's recorded metrics, so a run that goes on after a kill is watched as if it had never stopped. A monitor speaks
-once. What is *good* is told by the gold rewards, which are not trained on; without any, by the reward itself, and then a cheated reward
-looks like a success: only its traces (lengths, empty thoughts, copies) can be seen.
+It reads only the run's recorded metrics, so a resumed run is watched as if it had never stopped. Each monitor raises at most one alarm.
+Quality is measured by the gold rewards, which are not trained on. Without any, the training reward is used, and a hacked reward then looks
+like success: only its traces (lengths, empty thoughts, duplicates) can be detected.
 
-The numbers were chosen on runs with seeds of their own (bench/watch.py), not on those that docs/guard.md counts.
+The thresholds were chosen on runs with other seeds (bench/watch.py) than those that docs/guard.md counts.
 
 Left out: monitors of a user's own (metrics.jsonl has everything they would read).
 """
@@ -28,10 +28,9 @@ GOLD_IS_PAST = frozenset({"gold falls", "gold stays", "gold disagrees", "reward 
 
 @dataclass(frozen=True)
 class WatchSettings:
-    """What follows an alarm. `pause` saves and ends, to be gone on with. `stop_at_best_gold` ends the run with the checkpoint whose
-    held-out gold was best, the model that it began with among them, once an alarm says that the gold no longer gains. Gold is measured
-    every `gold_every` steps (0: never) on the held-out prompts, with `gold_samples` answers each. `quiet` names alarms that are meant
-    so."""
+    """The action after an alarm. `pause` saves and ends; the run can be resumed. `stop_at_best_gold` ends the run once the gold reward no
+    longer improves, and keeps the checkpoint with the best held-out gold, the initial model included. Gold is measured every `gold_every`
+    steps (0: never) on the held-out prompts, with `gold_samples` responses each. `quiet` names alarms to ignore."""
 
     action: Action = "warn"
     gold_every: int = 10
@@ -51,7 +50,7 @@ class WatchSettings:
 
 @dataclass(frozen=True)
 class Alarm:
-    """`since` is the step at which it began, as far as can be told; `text` says it in words, `do` what to do about it."""
+    """`since` is the estimated step of onset, `text` the description, `do` the recommendation."""
 
     name: str
     step: int
@@ -61,7 +60,7 @@ class Alarm:
 
 
 class Watch:
-    """Looks at each step with every monitor that is not quiet."""
+    """Runs every monitor that is not in `quiet` after each step."""
 
     def __init__(self, specs: Sequence[RewardSpec], settings: WatchSettings) -> None:
         self.settings = settings
@@ -69,7 +68,7 @@ class Watch:
         self.alarms: list[Alarm] = []
 
     def restore(self, rows: Iterable[Mapping[str, Any]], alarms: Iterable[Alarm]) -> None:
-        """A run that goes on: its recorded steps, and what they raised."""
+        """For a resumed run: its recorded metrics and alarms."""
         for row in rows:
             self.history.add(row["step"], row)
         self.alarms += alarms
@@ -80,16 +79,16 @@ class Watch:
         silent = {*self.settings.quiet, *(alarm.name for alarm in self.alarms)}
         seen = [(monitor, monitor.look(self.history)) for monitor in MONITORS if monitor.name not in silent]
         raised = [
-            Alarm(monitor.name, step, said.since, said.text, monitor.do.format(since=said.since))
-            for monitor, said in seen
-            if said is not None
+            Alarm(monitor.name, step, result.since, result.text, monitor.do.format(since=result.since))
+            for monitor, result in seen
+            if result is not None
         ]
         self.alarms += raised
         return raised
 
 
 def samples(alarm: Alarm, groups: Sequence[Group]) -> list[tuple[Group, Response]]:
-    """The answers of a step that show an alarm's cause most, of different prompts where there are as many."""
+    """The responses of a step that show an alarm's cause best, each to another prompt."""
     monitor = next(each for each in MONITORS if each.name == alarm.name)
     best = [max(((monitor.most(each), i) for i, each in enumerate(group.responses)), default=None) for group in groups]
     ranked = sorted(((found[0], g, found[1]) for g, found in enumerate(best) if found), key=lambda each: (-each[0], each[1]))

@@ -1,13 +1,13 @@
-"""What runs inside a worker process: find the rewards, call them, and say what came back.
+"""The program of a worker process: loads the rewards, calls them, and sends back the results.
 
-        trainer ─ (specs, memory, jail) ─►    ◄─ (problem, batched) of each reward, and with a jail why it cannot be entered, or ""
-        trainer ─ (which, prompt, texts) ─►   ◄─ the parts of each text, as soon as it is scored: the trainer then knows which one hangs
+        trainer ─ (specs, memory, sandboxed) ─►   ◄─ (problem, batched) of each reward; in a sandbox also why it cannot be entered, or ""
+        trainer ─ (which, prompt, texts) ─►       ◄─ the results of each text, as soon as it is scored: so it is known which call hangs
 
-What the worker says is JSON (worker_protocol.py).
+The worker's messages are JSON (worker_protocol.py).
 
-A reward is told by its parameters: `(prompt, response, **columns)` is called for one answer, TRL's `(prompts, completions, **columns)` for
-the whole group. It receives the columns that it names, or all of them where it takes `**columns`. A class, or a function that makes a
-reward, is called with the settings first.
+The parameters of a reward decide how it is called: `(prompt, response, **columns)` once for each response, TRL's
+`(prompts, completions, **columns)` once for the group. It receives the columns that it names, or all where it takes `**columns`. A class,
+or a factory function, is called with the settings first.
 
 Left out: TRL's `completion_ids` and `trainer_state`; async rewards. Memory is limited on Linux only.
 """
@@ -42,7 +42,7 @@ from ikusei.guard import sandbox
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.worker_protocol import read, written
 from ikusei.rewards import BUILT_IN
-from ikusei.types import Part, Prompt, content_id
+from ikusei.types import Prompt, RewardResult, content_id
 
 SIGNATURES = "(prompt, response, **columns) or TRL's (prompts, completions, **columns)"
 BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -51,7 +51,7 @@ MAX_NOTE = 400  # characters: what a reward raises or returns can be of any leng
 
 @dataclass(frozen=True)
 class Loaded:
-    """A reward that can be called. `takes` is None where it takes every column; `needs` are the columns that it cannot do without."""
+    """A loaded reward. `takes` are the columns passed to it (None: all), `needs` those without a default."""
 
     name: str
     function: Callable[..., Any]
@@ -63,13 +63,13 @@ class Loaded:
 def main(file_descriptor: int, trainer: int) -> None:
     """Serves the trainer at the other end of the pipe until it closes it or is gone."""
     pipe = Connection(file_descriptor)
-    specs, memory_mb, jailed = pipe.recv()
-    if not jailed:  # a process with a second thread is not let in
+    specs, memory_mb, sandboxed = pipe.recv()
+    if not sandboxed:  # a process with a second thread cannot enter a user namespace
         threading.Thread(target=_end_with, args=(trainer,), daemon=True).start()
     _confine(memory_mb)
-    rewards = [_told_of(spec, pipe) for spec in specs]
+    rewards = [_load_and_report(spec, pipe) for spec in specs]
     user = None
-    if jailed:
+    if sandboxed:
         try:
             user = sandbox.enter(file_descriptor, trainer)
             problem = ""
@@ -85,8 +85,8 @@ def main(file_descriptor: int, trainer: int) -> None:
                 pipe.send_bytes(message)
 
 
-def _told_of(spec: RewardSpec, pipe: Connection) -> Loaded | None:
-    """Loads one, and tells the trainer how that went."""
+def _load_and_report(spec: RewardSpec, pipe: Connection) -> Loaded | None:
+    """Loads one reward, and sends the trainer its (problem, batched)."""
     try:
         loaded = load(spec)
         pipe.send_bytes(json.dumps(["", loaded.batched]).encode())
@@ -97,17 +97,17 @@ def _told_of(spec: RewardSpec, pipe: Connection) -> Loaded | None:
 
 
 def load(spec: RewardSpec) -> Loaded:
-    """ValueError with the path, the reason and the fix where there is no such reward or it cannot be called."""
+    """Raises ValueError with path, reason and fix, where there is no such reward or it cannot be called."""
     try:
         function = _made(_find(BUILT_IN.get(spec.path, spec.path)), spec.settings)
         parameters = inspect.signature(function).parameters
         batched = "completions" in parameters
         if not batched and list(parameters)[:2] != ["prompt", "response"]:
             raise _Unfit(f"takes ({', '.join(parameters)}); allowed: {SIGNATURES}; rename its parameters")
-        if vars(type(function)).get("executes") and not (spec.jailed or spec.unconfined):
+        if vars(type(function)).get("executes") and not (spec.sandboxed or spec.unconfined):
             raise _Unfit("runs what the model has written; say so in the recipe: executes: true, or unconfined: true")
     except BaseException as error:  # BaseException: a file may well call sys.exit when it is imported
-        raise ValueError(f"reward {spec.name!r}: {spec.path}: {_told(error)}") from error
+        raise ValueError(f"reward {spec.name!r}: {spec.path}: {_one_line(error)}") from error
     own = () if batched else ("prompt", "response")
     named = {name: each for name, each in parameters.items() if name not in own and each.kind in BY_NAME}
     every = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
@@ -116,46 +116,46 @@ def load(spec: RewardSpec) -> Loaded:
 
 
 def score(reward: Loaded, prompt: bytes, texts: list[str], user: int | None = None) -> Iterator[bytes]:
-    """The parts of each text in turn, or those of all texts at once where the reward is batched, as messages; in cells where there is a
-    `user` for them.
+    """Yields a message with the results of each text, or one message for all texts where the reward is batched. With a `user`, each call
+    runs in a sandbox cell.
 
-    Each call gets a prompt of its own: one that changes its columns changes them for itself.
+    Each call gets its own copy of the prompt, so a reward that changes its columns affects no other call.
     """
     for some in [texts] if reward.batched else [[text] for text in texts]:
-        work = partial(_parts_of, reward, prompt, some)
+        work = partial(_results_of, reward, prompt, some)
         yield work() if user is None else _from_cell(reward, user, work, len(some))
 
 
-def _parts_of(reward: Loaded, prompt: bytes, texts: list[str]) -> bytes:
-    asked = pickle.loads(prompt)
-    return written(_call_batched(reward, asked, texts) if reward.batched else [_call(reward, asked, text) for text in texts])
+def _results_of(reward: Loaded, prompt: bytes, texts: list[str]) -> bytes:
+    own = pickle.loads(prompt)
+    return written(_call_batched(reward, own, texts) if reward.batched else [_call(reward, own, text) for text in texts])
 
 
 def _from_cell(reward: Loaded, user: int, work: Callable[[], bytes], count: int) -> bytes:
-    """What a cell says, where it says anything that can be read; else that it crashed."""
-    start, said = time.perf_counter(), sandbox.in_cell(user, work)
+    """The message of a cell, or the status `crashed` where it sent no valid message."""
+    start, reply = time.perf_counter(), sandbox.in_cell(user, work)
     try:
-        told = read(said) if isinstance(said, bytes) else []
-        how = "what it said is no answer" if isinstance(said, bytes) else said
+        results = read(reply) if isinstance(reply, bytes) else []
+        how = "what it said is no answer" if isinstance(reply, bytes) else reply
     except ValueError as error:
-        told, how = [], str(error)
+        results, how = [], str(error)
     seconds = time.perf_counter() - start
-    crashed = {reward.name: Part(None, "crashed", seconds, f"{reward.name}: the call ended its process ({how})"[:MAX_NOTE])}
-    return written(told if len(told) == count else [crashed] * count)
+    crashed = {reward.name: RewardResult(None, "crashed", seconds, f"{reward.name}: the call ended its process ({how})"[:MAX_NOTE])}
+    return written(results if len(results) == count else [crashed] * count)
 
 
-def _call(reward: Loaded, prompt: Prompt, text: str) -> dict[str, Part]:
+def _call(reward: Loaded, prompt: Prompt, text: str) -> dict[str, RewardResult]:
     start = time.perf_counter()
     try:
         columns = {name: value for name, value in prompt.columns.items() if name not in ("prompt", "response")}
         value = reward.function(prompt, text, **_taken(reward, columns))
-        return _parts(reward.name, value, time.perf_counter() - start)
+        return _results(reward.name, value, time.perf_counter() - start)
     except BaseException as error:  # BaseException: sys.exit() in a reward must not end the worker
-        return {reward.name: _failed(reward.name, _told(error), time.perf_counter() - start)}
+        return {reward.name: _failed(reward.name, _one_line(error), time.perf_counter() - start)}
 
 
-def _call_batched(reward: Loaded, prompt: Prompt, texts: list[str]) -> list[dict[str, Part]]:
-    """A failure of the call is one of every text; a value that is no number is one of its own text alone."""
+def _call_batched(reward: Loaded, prompt: Prompt, texts: list[str]) -> list[dict[str, RewardResult]]:
+    """A failed call fails every text; a value that is no number fails its own text only."""
     start = time.perf_counter()
     try:
         columns: dict[str, Any] = {name: [value] * len(texts) for name, value in prompt.columns.items()}
@@ -165,11 +165,11 @@ def _call_batched(reward: Loaded, prompt: Prompt, texts: list[str]) -> list[dict
         values = reward.function(**_taken(reward, columns))
         seconds = (time.perf_counter() - start) / len(texts)
         if isinstance(values, list | tuple) and len(values) == len(texts):
-            return [_parts(reward.name, value, seconds) for value in values]
+            return [_results(reward.name, value, seconds) for value in values]
         given = f"{len(values)} values" if isinstance(values, list | tuple) else _shown(values)
         problem = f"returned {given} for {len(texts)} completions; allowed: a list with one number or None for each"
     except BaseException as error:  # as above
-        problem = _told(error)
+        problem = _one_line(error)
     return [{reward.name: _failed(reward.name, problem, time.perf_counter() - start)}] * len(texts)
 
 
@@ -180,10 +180,10 @@ def _taken(reward: Loaded, columns: dict[str, Any]) -> dict[str, Any]:
     return columns if reward.takes is None else {name: value for name, value in columns.items() if name in reward.takes}
 
 
-def _parts(name: str, value: Any, seconds: float) -> dict[str, Part]:
-    """The part of a reward and, where it returned several numbers by name, one for each of them; the reward's own value is their sum."""
+def _results(name: str, value: Any, seconds: float) -> dict[str, RewardResult]:
+    """The result of a reward. Where it returned several numbers by name, each has a result too, and the reward's value is their sum."""
     if value is None:
-        return {name: Part(None, "not_applicable", seconds)}
+        return {name: RewardResult(None, "not_applicable", seconds)}
     numbers = value if isinstance(value, dict) else {name: value}
     if not numbers or not all(isinstance(each, Real) for each in numbers.values()):
         problem = f"returned {_shown(value)}; allowed: a number, a dict of numbers by name, or None where it does not apply"
@@ -191,21 +191,21 @@ def _parts(name: str, value: Any, seconds: float) -> dict[str, Part]:
     floats = {str(key): float(each) for key, each in numbers.items()}
     total = math.fsum(floats.values())
     if not math.isfinite(total):
-        return {name: Part(None, "not_finite", seconds, f"{name}: returned {_shown(value)}")}
-    named = {f"{name}/{key}": Part(each, "ok", seconds) for key, each in floats.items()} if isinstance(value, dict) else {}
-    return {name: Part(total, "ok", seconds)} | named
+        return {name: RewardResult(None, "not_finite", seconds, f"{name}: returned {_shown(value)}")}
+    named = {f"{name}/{key}": RewardResult(each, "ok", seconds) for key, each in floats.items()} if isinstance(value, dict) else {}
+    return {name: RewardResult(total, "ok", seconds)} | named
 
 
-def _failed(name: str, problem: str, seconds: float) -> Part:
-    return Part(None, "error", seconds, f"{name}: {problem}"[:MAX_NOTE])
+def _failed(name: str, problem: str, seconds: float) -> RewardResult:
+    return RewardResult(None, "error", seconds, f"{name}: {problem}"[:MAX_NOTE])
 
 
 def _shown(value: Any) -> str:
     return f"{repr(value)[:80]} ({type(value).__name__})"
 
 
-def _told(error: BaseException) -> str:
-    """The exception in one line, with the last line of the user's own file that it passed through."""
+def _one_line(error: BaseException) -> str:
+    """The exception in one line, with the innermost line of the user's own file in its traceback."""
     if isinstance(error, _Unfit):
         return str(error)
     frames = [
@@ -214,12 +214,12 @@ def _told(error: BaseException) -> str:
     places = [(frame.filename, frame.lineno) for frame in frames if frame.filename == frames[0].filename]
     if isinstance(error, SyntaxError):
         places = [(error.filename or "", error.lineno)]
-    told = " ".join(traceback.format_exception_only(error)[-1].split())[: MAX_NOTE // 2]
-    return f"{told} ({Path(places[-1][0]).name}:{places[-1][1]})" if places else told
+    message = " ".join(traceback.format_exception_only(error)[-1].split())[: MAX_NOTE // 2]
+    return f"{message} ({Path(places[-1][0]).name}:{places[-1][1]})" if places else message
 
 
 class _Unfit(Exception):
-    """What a path leads to cannot be used as a reward; the text says why and what to do."""
+    """The object at a path cannot be used as a reward; the text gives reason and fix."""
 
 
 def _find(path: str) -> Any:
@@ -240,7 +240,7 @@ def _find(path: str) -> Any:
 
 
 def _made(target: Any, settings: Mapping[str, Any]) -> Any:
-    """The reward itself, or what a class or a factory makes of the settings."""
+    """The reward itself, or the instance that a class or factory makes from the settings."""
     if not settings and not inspect.isclass(target):
         return target
     try:
@@ -254,7 +254,7 @@ def _made(target: Any, settings: Mapping[str, Any]) -> Any:
 
 @cache
 def _file(where: str) -> ModuleType:
-    """The module of a user's file, whose folder goes on the path as if the file were run."""
+    """Imports a user's file as a module; its folder goes on sys.path, as if the file were run."""
     file = Path(where).resolve()
     if not file.is_file():
         raise _Unfit(f"no such file: {file}; give its path from the working directory, or in full")
@@ -269,7 +269,7 @@ def _file(where: str) -> ModuleType:
 
 def _confine(memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    faulthandler.enable()  # where a segfault happened goes to the log
+    faulthandler.enable()  # the traceback of a segfault goes to the log
     if sys.platform == "linux":  # elsewhere the limit is refused or has no effect
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         given = memory_mb * 2**20
@@ -277,7 +277,7 @@ def _confine(memory_mb: int) -> None:
 
 
 def _end_with(trainer: int) -> None:
-    """A worker that hangs in a call does not see its pipe close; without this it would outlive a trainer that was killed."""
+    """Ends the process once the trainer is gone: a worker that hangs in a call would not see its pipe close."""
     while os.getppid() == trainer:
         time.sleep(1.0)
     os._exit(1)

@@ -1,18 +1,18 @@
-"""Rewards in processes of their own, which are killed when they hang and replaced when they end.
+"""Computes rewards in worker processes, which are killed when they hang and replaced when they end.
 
         specs ─► RewardWorkers.submit(group) ─► Pending ─► result(): the group with a score in every response
 
-A reward is code that somebody wrote in an afternoon, called on text that no person has read. Whatever it does, the run goes on and says
-what happened: an exception, a wrong type or a wrong count is an `error`, a call over its time limit a `timeout`, a process that ended
-`crashed`, and NaN and infinity are `not_finite`. None of these has a number, and none touches the responses beside it.
+A reward is user code, called on unreviewed model output. Whatever it does, the run continues and reports a status: an exception, a wrong
+type or a wrong count is an `error`, a call over its time limit a `timeout`, a process that ended `crashed`, and NaN or infinity
+`not_finite`. A failed reward has no value, and affects no other response.
 
-A thread of the trainer hands its worker a group for one reward, and reads each response's outcome as soon as there is one. So the response
-that hangs is known, the limit is exact, no call is ever made twice, and handing over a group costs about as much as one call.
+A thread of the trainer sends its worker one group for one reward, and receives each response's result as soon as it is computed. So the
+response that hangs is known, the time limit is exact, no call is made twice, and sending a group costs about as much as one call.
 
-Not a library's process pool, where the workers share a pipe and a death is looked for now and then: under a busy trainer, rewards that end
-their process at once broke pebble 5.2's pool for good at the third of sixty, and one that left with exit code 0 was taken for a hang.
+A library's process pool is not used, since its workers share a pipe and dead ones are detected by polling: under a busy trainer, rewards
+that exit at once broke pebble 5.2's pool at the third of sixty, and an exit with code 0 was taken for a hang.
 
-A learned reward is no such code: a judge that the caller hands over scores all groups that wait for it at once, in the trainer's process.
+Learned rewards (reward models) run in the trainer's process instead, on all pending groups at once.
 
 Left out: rewards that fork; Windows; a limit on what a reward prints.
 """
@@ -31,15 +31,15 @@ from types import TracebackType
 from typing import Self
 
 from ikusei.guard.outcomes import RewardSpec, score
-from ikusei.guard.process import Call, Parts, Worker
+from ikusei.guard.process import Call, RewardResults, Worker
 from ikusei.types import Group
 
-Judge = Callable[[Sequence[Group]], list[list[Parts]]]  # of each response of each group
+InProcessReward = Callable[[Sequence[Group]], list[list[RewardResults]]]  # the results of each response of each group
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Workers for the rewards of one kind: those that are trusted, or those that run what the model has written and work in a jail."""
+    """Workers for the rewards of one kind: those that are trusted, or those that run model-written code and work in a sandbox."""
 
     specs: tuple[RewardSpec, ...]
     workers: list[Worker]
@@ -53,11 +53,11 @@ class Pool:
         return made
 
     def serve(self, worker: Worker) -> None:
-        """What one of the workers' threads does until it gets None."""
+        """The loop of a worker's thread, until it gets None."""
         for call in iter(self.calls.get, None):
             try:
                 call.outcome.set_result(worker.score(call))
-            except BaseException as error:  # whatever it is belongs to the one who waits for the result
+            except BaseException as error:  # raised where the result is awaited
                 call.outcome.set_exception(error)
         worker.kill()
 
@@ -77,10 +77,10 @@ class RewardWorkers:
             pending = [workers.submit(group) for group in sampler.sample(...)]      # returns at once: scoring overlaps with sampling
             groups = [each.result() for each in pending]
 
-    Each response gets exactly one outcome from each reward. What a failing response of the batched signature costs is its whole group, for
-    that reward: the call is not made again with fewer responses, since its values may be relative to the group.
-    `judges` are the rewards, by name, that are computed here and not in a worker. `memory_mb` limits the memory of each worker; what they
-    print goes to `log`, or nowhere.
+    Each response gets exactly one result from each reward. In the batched signature, a failure costs the reward's results for the whole
+    group: the call is not repeated with fewer responses, since its values may be relative to the group.
+    `in_process` are the rewards, by name, that are computed in the trainer's process. `memory_mb` limits the memory of each worker; what
+    they print goes to `log`, or nowhere.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class RewardWorkers:
         num_workers: int = 1,
         memory_mb: int = 2048,
         log: Path | None = None,
-        judges: Mapping[str, Judge] | None = None,
+        in_process: Mapping[str, InProcessReward] | None = None,
     ) -> None:
         names = [spec.name for spec in specs]
         if twice := [name for name, times in Counter(names).items() if times > 1]:
@@ -97,10 +97,10 @@ class RewardWorkers:
         if num_workers < 1 or memory_mb < 1:
             raise ValueError(f"rewards: got num_workers={num_workers}, memory_mb={memory_mb}; allowed: 1 or more")
         self.specs = tuple(specs)
-        self.judges = dict(judges or {})
-        self._waiting: list[tuple[Group, dict[str, Future[list[Parts]]]]] = []
-        called = [spec for spec in specs if spec.name not in self.judges]
-        kinds = [tuple(spec for spec in called if spec.jailed is jailed) for jailed in (False, True)]
+        self.in_process = dict(in_process or {})
+        self._waiting: list[tuple[Group, dict[str, Future[list[RewardResults]]]]] = []
+        called = [spec for spec in specs if spec.name not in self.in_process]
+        kinds = [tuple(spec for spec in called if spec.sandboxed is sandboxed) for sandboxed in (False, True)]
         self._pools = [Pool(each, [Worker(each, memory_mb, log) for _ in range(num_workers)], SimpleQueue()) for each in kinds if each]
         self._threads = [
             threading.Thread(target=pool.serve, args=(worker,), daemon=True) for pool in self._pools for worker in pool.workers
@@ -112,7 +112,7 @@ class RewardWorkers:
         return [worker for pool in self._pools for worker in pool.workers]
 
     def start(self) -> None:
-        """Loads every reward in every worker. ValueError says which cannot be used, why, and what to do, all of them at once."""
+        """Loads every reward in every worker. Raises one ValueError for all rewards that cannot be loaded, with reasons and fixes."""
         try:
             for worker in self._workers:
                 worker.launch()
@@ -128,7 +128,7 @@ class RewardWorkers:
         self._open = True
 
     def submit(self, group: Group) -> Pending:
-        """Hands the group to the workers and returns at once."""
+        """Sends the group to the workers and returns at once."""
         if not self._open:
             raise RuntimeError("reward workers that are not running; allowed: between start() and close(); use `with RewardWorkers(...)`")
         try:
@@ -140,17 +140,17 @@ class RewardWorkers:
             ) from error
         texts = [response.text for response in group.responses]
         outcomes = [call.outcome for pool in self._pools for call in pool.submit(prompt, texts)]
-        judged: dict[str, Future[list[Parts]]] = {name: Future() for name in self.judges}
-        if judged:
-            self._waiting.append((group, judged))
-        return Pending(group, self.specs, (*outcomes, *judged.values()), self._judge)
+        computed_here: dict[str, Future[list[RewardResults]]] = {name: Future() for name in self.in_process}
+        if computed_here:
+            self._waiting.append((group, computed_here))
+        return Pending(group, self.specs, (*outcomes, *computed_here.values()), self._compute_in_process)
 
     def score(self, groups: Iterable[Group]) -> list[Group]:
         """The groups with their scores, in the order given."""
         return [pending.result() for pending in [self.submit(group) for group in groups]]
 
     def close(self) -> None:
-        """Ends the workers, also in the middle of a call; a result that was not ready yet raises RuntimeError."""
+        """Ends the workers, also during a call; pending results raise RuntimeError."""
         if not self._open:
             return
         self._open = False
@@ -169,17 +169,17 @@ class RewardWorkers:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _judge(self) -> None:
-        """Every judge scores the groups that wait, in the order in which they came."""
+    def _compute_in_process(self) -> None:
+        """Computes the in-process rewards of all pending groups, in the order of submission."""
         waiting, self._waiting = self._waiting, []
-        for name, judge in self.judges.items() if waiting else ():
+        for name, compute in self.in_process.items() if waiting else ():
             try:
-                said = judge([group for group, _ in waiting])
-            except BaseException as error:  # as in `Pool.serve`: nobody waits for what will not come
+                by_group = compute([group for group, _ in waiting])
+            except BaseException as error:  # as in `Pool.serve`: no result stays pending for ever
                 for _, outcomes in waiting:
                     outcomes[name].set_exception(error)
                 continue
-            for (_, outcomes), parts in zip(waiting, said, strict=True):
+            for (_, outcomes), parts in zip(waiting, by_group, strict=True):
                 outcomes[name].set_result(parts)
 
 
@@ -189,18 +189,18 @@ class Pending:
 
     group: Group
     specs: tuple[RewardSpec, ...]
-    outcomes: tuple[Future[list[Parts]], ...]  # for each reward, the parts of each response
-    judge: Callable[[], None] = field(compare=False)  # sees to those that nobody else computes
+    outcomes: tuple[Future[list[RewardResults]], ...]  # for each reward, the results of each response
+    compute_in_process: Callable[[], None] = field(compare=False)
 
     def result(self) -> Group:
         """Waits, and returns the group with a score in every response, in their order."""
-        self.judge()
+        self.compute_in_process()
         by_reward = [outcome.result() for outcome in self.outcomes]
         scores = []
         for position in range(len(self.group.responses)):
-            told = {name: part for outcomes in by_reward for name, part in outcomes[position].items()}
+            results = {name: result for outcomes in by_reward for name, result in outcomes[position].items()}
             order = [spec.name for spec in self.specs]
-            parts = dict(sorted(told.items(), key=lambda each: order.index(each[0].partition("/")[0])))
+            parts = dict(sorted(results.items(), key=lambda each: order.index(each[0].partition("/")[0])))
             scores.append(score(self.specs, parts))
         responses = zip(self.group.responses, scores, strict=True)
         return replace(self.group, responses=tuple(replace(response, score=score) for response, score in responses))

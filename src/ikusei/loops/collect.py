@@ -1,38 +1,38 @@
-"""Answers of the model itself, scored and put in order: pairs, rankings or the best answers, as rows for the methods that learn from data.
+"""Collects training data from the model's own samples: pairs, rankings or the best answers, one JSON line for each prompt.
 
-    prompts ─► Sampler ─► groups ─► rewards ─► one JSON line a prompt, in the shapes that `tasks/files.py` reads
+    prompts ─► Sampler ─► groups ─► rewards ─► rows in the shapes that `tasks/files.py` reads
 
-    rankings   prompt, responses, ranking      every different answer; equal totals tie
-    pairs      prompt, chosen, rejected        one of the best and one of the worst; with choose "threshold" the first written that
-                                               earns `least` or more and the first that earns less
-    best       prompt, completion              the best answer, where it earns `least` or more
-    answers    prompt, responses               every different answer, for people to judge (rewards/votes.py)
+    rankings   prompt, responses, ranking      every distinct response; equal rewards tie
+    pairs      prompt, chosen, rejected        the highest and the lowest reward; with choose "threshold" the first response whose
+                                               reward is `least` or more, and the first below it
+    best       prompt, completion              the response with the highest reward, where that is `least` or more
+    answers    prompt, responses               every distinct response, for people to rate (rewards/votes.py)
 
-The prompt's other columns stay, so that rewards can judge its answers again. A prompt whose answers all earn the same has no order; it is
-left out of pairs and rankings, and counted. Where judging is dear (people, a large model), `judged` says how many of a prompt's answers
-are judged: those that stand best for all of them and are unlike each other (diverse.py). Rows come in the order of asking, and a prompt's
-answers depend on the seed and on it alone, so an interrupted collection goes on where it stopped.
+The prompt's other columns stay, so that rewards can be computed again. A prompt whose responses all have the same reward gives no pair and
+no ranking; it is left out and counted. Where a reward is expensive (people, a large model), `judged` limits how many responses of each
+prompt are scored: a representative and diverse subset (diverse.py). Rows are written in the order of the prompts. Samples depend on the
+seed and the prompt alone, so an interrupted collection resumes where it stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from ikusei.guard.outcomes import too_many_failures
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.data import Rows
-from ikusei.loops.diverse import most_telling
+from ikusei.loops.diverse import most_representative
 from ikusei.loops.order import in_order
-from ikusei.loops.steps import RewardsFailed, StopAsked
+from ikusei.loops.steps import RewardsFailed, StopRequest
 from ikusei.protocols import Sampler
 from ikusei.types import Group, Response, Sampling
 
 
 @dataclass(frozen=True)
 class CollectSettings:
-    """`num_prompts` training prompts with `num_responses` answers each, `prompts_per_step` at one time."""
+    """`num_prompts` training prompts with `num_responses` responses each, `prompts_per_step` in each step."""
 
     samples: ClassVar[bool] = True
 
@@ -42,12 +42,16 @@ class CollectSettings:
     prompts_per_step: int = 32
     least: float = 1.0  # of kind best, and of choose "threshold"
     choose: Literal["best_worst", "threshold"] = "best_worst"  # of kind pairs
-    judged: int = 0  # answers of each prompt; 0: all
-    diversity: float = 1.0  # how unlike each other these are to be, against how well they stand for the others
+    judged: int = 0  # responses scored for each prompt; 0: all
+    diversity: float = 1.0  # weight of their dissimilarity, against how representative they are (diverse.py)
 
     @property
     def needs_rewards(self) -> bool:
         return self.kind != "answers"
+
+    def is_enough(self, reward: float) -> bool:
+        """Rewards are sums: 0.7 + 0.2 + 0.1 must reach 1."""
+        return reward >= self.least - 1e-9
 
     def __post_init__(self) -> None:
         if self.judged not in (0, *range(2, self.num_responses + 1)) or self.diversity < 0:
@@ -64,17 +68,17 @@ class CollectSettings:
 
 @dataclass(frozen=True)
 class Collected:
-    """A step's prompts: the scored groups, and the row made of each, None where it has none."""
+    """The result of a step: the scored groups, and the row of each, None where it gives none."""
 
     number: int  # 1 for the first
-    written: list[Group]  # every answer, also those that were not judged
+    written: list[Group]  # with every response, also those that were not scored
     groups: list[Group]
     rows: list[dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
 class Collect:
-    """The parts of a collection, put together."""
+    """A collection run, ready to start."""
 
     sampler: Sampler
     rows: Rows
@@ -87,14 +91,14 @@ class Collect:
     def num_steps(self) -> int:
         return -(-self.settings.num_prompts // self.settings.prompts_per_step)
 
-    def steps(self, start: int, stop: StopAsked) -> Iterator[Collected]:
-        """Steps `start` + 1 to the last; ends early once `stop` is asked. Raises RewardsFailed."""
+    def steps(self, start: int, stop: StopRequest) -> Iterator[Collected]:
+        """Steps `start` + 1 to the last; ends early once `stop` is requested. Raises RewardsFailed."""
         for number in range(start, self.num_steps):
             begin = number * self.settings.prompts_per_step
             count = min(self.settings.prompts_per_step, self.settings.num_prompts - begin)
             prompts = self.rows.prompts_from(begin, count)
             written = list(self.sampler.sample(prompts, self.settings.num_responses, self.sampling, self.seed))
-            groups = in_order(prompts, self.workers.score(map(self.narrowed, written)))
+            groups = in_order(prompts, self.workers.score(map(self.to_score, written)))
             problem = too_many_failures(groups)
             if problem:
                 raise RewardsFailed(problem)
@@ -102,48 +106,65 @@ class Collect:
             if stop:
                 return
 
-    def narrowed(self, group: Group) -> Group:
-        """The group with those of its answers that are judged: all of them, or some of those that are whole and differ."""
-        different = {response.text: response for response in reversed(group.responses) if _is_whole(response)}
+    def to_score(self, group: Group) -> Group:
+        """The group with the responses to score: all, or a subset of the complete and distinct ones."""
+        different = {response.text: response for response in reversed(group.responses) if _is_complete(response)}
         if self.settings.judged == 0 or not different:
             return group
         texts = [text for text in dict.fromkeys(response.text for response in group.responses) if text in different]
-        chosen = most_telling(texts, self.settings.judged, self.settings.diversity)
+        chosen = most_representative(texts, self.settings.judged, self.settings.diversity)
         return replace(group, responses=tuple(different[texts[i]] for i in chosen))
 
 
 def row_of(group: Group, settings: CollectSettings) -> dict[str, Any] | None:
-    """The row of a group, or None where it has none. Of answers with the same text the first counts, of equal totals the first written.
-    Answers that were cut off are left out: as data they would seem to end there."""
-    whole = [response for response in group.responses if _is_whole(response)]
-    asked = group.prompt.asked
-    row = {**group.prompt.columns, "prompt": list(asked) if isinstance(asked, tuple) else asked or group.prompt.text}
+    """The row of a group, or None where it gives none.
+
+    Truncated and empty responses are left out: as training data they would teach the model to stop there. Of responses with the same text
+    the first counts; of equal rewards, the response sampled first.
+    """
+    complete = [response for response in group.responses if _is_complete(response)]
     if settings.kind == "answers":
-        different = list(dict.fromkeys(response.text for response in whole))
-        return {**row, "responses": different} if len(different) > 1 else None
-    earned: dict[str, float] = {}
-    for response in whole:
+        texts = list(dict.fromkeys(response.text for response in complete))
+        return {**_prompt_columns(group), "responses": texts} if len(texts) > 1 else None
+    reward_of: dict[str, float] = {}  # by text, in the order of sampling
+    for response in complete:
         if response.total is not None:
-            earned.setdefault(response.text, response.total)
-    if not earned:
+            reward_of.setdefault(response.text, response.total)
+    if not reward_of:
         return None
-    best, worst = max(earned, key=earned.__getitem__), min(earned, key=earned.__getitem__)
+    columns = _columns_of(reward_of, settings)
+    return None if columns is None else {**_prompt_columns(group), **columns}
+
+
+def _columns_of(reward_of: Mapping[str, float], settings: CollectSettings) -> dict[str, Any] | None:
+    """The columns of kind best, pairs or rankings, from the reward of each distinct text."""
+    best, worst = max(reward_of, key=reward_of.__getitem__), min(reward_of, key=reward_of.__getitem__)
     if settings.kind == "best":
-        return {**row, "completion": best, "reward": earned[best]} if earned[best] >= settings.least - 1e-9 else None
-    if earned[best] == earned[worst]:
+        return {"completion": best, "reward": reward_of[best]} if settings.is_enough(reward_of[best]) else None
+    if reward_of[best] == reward_of[worst]:
         return None
-    if settings.kind == "pairs" and settings.choose == "threshold":
-        enough = [text for text, total in earned.items() if total >= settings.least - 1e-9]
-        less = [text for text, total in earned.items() if total < settings.least - 1e-9]
-        if not enough or not less:
-            return None
-        best, worst = enough[0], less[0]
-    if settings.kind == "pairs":
-        return {**row, "chosen": best, "rejected": worst, "rewards": [earned[best], earned[worst]]}
-    order = sorted(set(earned.values()), reverse=True)
-    ranking = [1 + order.index(total) for total in earned.values()]
-    return {**row, "responses": list(earned), "ranking": ranking, "rewards": list(earned.values())}
+    if settings.kind == "rankings":
+        ranks = {reward: rank for rank, reward in enumerate(sorted(set(reward_of.values()), reverse=True), start=1)}
+        rewards = list(reward_of.values())
+        return {"responses": list(reward_of), "ranking": [ranks[reward] for reward in rewards], "rewards": rewards}
+    chosen, rejected = (best, worst) if settings.choose == "best_worst" else _around_threshold(reward_of, settings)
+    if chosen is None or rejected is None:
+        return None
+    return {"chosen": chosen, "rejected": rejected, "rewards": [reward_of[chosen], reward_of[rejected]]}
 
 
-def _is_whole(response: Response) -> bool:
+def _around_threshold(reward_of: Mapping[str, float], settings: CollectSettings) -> tuple[str | None, str | None]:
+    """The first text that reaches `least`, and the first that does not."""
+    above = (text for text, reward in reward_of.items() if settings.is_enough(reward))
+    below = (text for text, reward in reward_of.items() if not settings.is_enough(reward))
+    return next(above, None), next(below, None)
+
+
+def _prompt_columns(group: Group) -> dict[str, Any]:
+    """The prompt as it was before the chat template, and the row's other columns."""
+    asked = group.prompt.asked
+    return {**group.prompt.columns, "prompt": list(asked) if isinstance(asked, tuple) else asked or group.prompt.text}
+
+
+def _is_complete(response: Response) -> bool:
     return bool(response.text.strip()) and response.stop != "length"

@@ -1,4 +1,4 @@
-"""Which rows of a task a step takes. (seed, step, round) says it all, so that resuming needs no state of its own."""
+"""Which rows of a task a step takes. They depend on (seed, step, round) alone, so resuming needs no state."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from ikusei.protocols import Task
 from ikusei.text.chat import continuation, render
 from ikusei.types import Group, Prompt, Response, Split
 
-CHECKED = 5_000  # rows looked at before the start; later ones are when they are taken
-LOOKED_AT = 20  # test rows for each prompt that is wanted, where rows repeat each other
-ROUND = 1_000_000_000  # rows without end: each refill round reads from its own far place
+CHECKED = 5_000  # rows checked before training starts; later rows are checked when they are used
+LOOKED_AT = 20  # test rows read at most for each distinct prompt wanted
+ROUND = 1_000_000_000  # of a generator without end, each refill round reads rows from its own offset
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A task's rows as prompts and groups of tokens. Training rows are shuffled anew each epoch unless `in_order`. `cut_at` is how many
-    tokens a prompt with one response may have: what is longer is cut there, and where it is None nothing is ever cut."""
+    """A task's rows, tokenized, as prompts or as groups with responses. Training rows are reshuffled each epoch unless `in_order`. `cut_at`
+    is the most tokens of a prompt with one response; longer responses are truncated there. None: nothing is truncated."""
 
     task: Task
     tokenizer: PreTrainedTokenizerBase
     seed: int
-    context: int = 1 << 30  # tokens that the model holds
+    context: int = 1 << 30  # tokens
     in_order: bool = False
     cut_at: int | None = None
 
     def prompts(self, step: int, count: int, round: int = 0) -> list[Prompt]:
-        """`count` training prompts for this step; each round of a step has others."""
+        """`count` training prompts for this step; each refill round of a step gets other ones."""
         return self.prompts_from(step * count, count, round)
 
     def prompts_from(self, begin: int, count: int, round: int = 0) -> list[Prompt]:
-        """`count` training prompts from place `begin` of the order that this seed gives them."""
+        """`count` training prompts from position `begin` of the seed's shuffled order."""
         return [self.prompt("train", self._index(begin + i, round)) for i in range(count)]
 
     def held_out(self, count: int) -> list[Prompt]:
-        """The first `count` test prompts, or as many as there are, each once: see `held_out_at`."""
+        """The first `count` distinct test prompts, or as many as there are."""
         return list(self.held_out_at(count).values())
 
     def held_out_at(self, count: int) -> dict[int, Prompt]:
-        """The same by their rows. A row that says nothing new is passed over: it is no second prompt, though an interval would take it for
-        one, and a comparison by prompt for a prompt with twice the samples."""
+        """The same, by row number. A row that repeats a prompt is skipped: counted as a second prompt it would make intervals too
+        narrow."""
         rows, found = self.task.num_rows("test"), dict[str, tuple[int, Prompt]]()
         for index in range(LOOKED_AT * count if rows is None else min(rows, LOOKED_AT * count)):
             if len(found) == count:
@@ -58,18 +58,18 @@ class Rows:
         return [self.example("train", self._index(step * count + i, 0)) for i in range(count)]
 
     def used(self, count: int) -> Iterator[Group]:
-        """Every training row among the first `count` that steps take, each once."""
+        """Each training row that occurs among the first `count` rows of training, once."""
         rows = self.task.num_rows("train")
         return (self.example("train", self._index(i, 0)) for i in range(count if rows is None else min(rows, count)))
 
     def prompt(self, split: Split, index: int) -> Prompt:
-        """Raises ValueError where the model's context has no room for it and one token."""
+        """Raises ValueError where the prompt and one more token do not fit the context."""
         prompt = render(self.tokenizer, self.task.row(split, index))
         self._fits(split, index, len(prompt.tokens) + 1, prompt.text)
         return prompt
 
     def example(self, split: Split, index: int) -> Group:
-        """Raises ValueError where the row has nothing to learn from, or does not fit the model's context."""
+        """Raises ValueError where the row has no response, or does not fit the context."""
         row = self.task.row(split, index)
         if not row.responses:
             raise ValueError(f"row {index}: it has a prompt and no response to learn from; name the column that holds the response")
@@ -93,8 +93,8 @@ class Rows:
         return [self.example("test", i) for i in range(count)] if count and self.task.row("test", 0).responses else []
 
     def check(self, with_responses: bool) -> tuple[int, int]:
-        """Looks at the first rows of a task that has an end, so that what does not fit is told before training. Returns the tokens
-        of the longest prompt among them, and of the longest response."""
+        """Checks the first rows of a finite task, so that a row that does not fit is reported before training. Returns the lengths in
+        tokens of the longest prompt and of the longest response."""
         prompts, responses = [0], [0]
         for index in range(min(self.task.num_rows("train") or 0, CHECKED)):
             group = self.example("train", index) if with_responses else Group(self.prompt("train", index), ())
@@ -110,7 +110,7 @@ class Rows:
         return replace(response, tokens=response.tokens[:room], mask=response.mask[:room], text=text, stop="length")
 
     def _differ(self, split: Split, index: int, group: Group) -> None:
-        """Raises ValueError where one response is better than another that is the same."""
+        """Raises ValueError where two responses of a pair are identical."""
         alike = [(i, j) for i, j in group.pairs if group.responses[i].tokens == group.responses[j].tokens]
         if not all(response.tokens for response in group.responses):
             raise ValueError(f"{split} row {index}: cut at {self.cut_at} tokens, nothing is left of a response; raise train.cut_at")

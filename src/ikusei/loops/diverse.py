@@ -1,10 +1,10 @@
-"""A few answers that stand for all of them and are unlike each other: what is worth a judgement (AEPO, arXiv:2405.13541).
+"""Selects a representative and diverse subset of responses for annotation (AEPO, arXiv:2405.13541).
 
     maximise over sets S of k answers out of n:
         sum_{i in S, j} u(i, j) / ((n - 1) k)   -   diversity * sum_{i, j in S} u(i, j) / (k (k - 1))           i and j differ
 
-u is the cosine of two texts' counts of character trigrams: no model, no language, no tokenizer. The paper takes sentence embeddings.
-The set is grown greedily from each answer, and the best of these improved by exchanging one answer at a time; of two this finds the best.
+u is the cosine similarity of character-trigram counts, which needs no model and no tokenizer; the paper uses sentence embeddings.
+A set is grown greedily from each response; the best of them is improved by swapping one response at a time. For k = 2 this is exact.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-N = 3  # letters that are counted together
+N = 3  # characters of an n-gram
 
 
-def most_telling(texts: Sequence[str], count: int, diversity: float = 1.0) -> list[int]:
-    """The places of `count` texts, in their order; all of them where there are no more."""
+def most_representative(texts: Sequence[str], count: int, diversity: float = 1.0) -> list[int]:
+    """Indices of `count` texts, ascending; all of them where there are no more."""
     if len(texts) <= count:
         return list(range(len(texts)))
     u = similarity(texts)
@@ -32,7 +32,7 @@ def most_telling(texts: Sequence[str], count: int, diversity: float = 1.0) -> li
 
 
 def similarity(texts: Sequence[str]) -> Array:
-    """[n, n], 0 on the diagonal."""
+    """[n, n] cosine similarities, 0 on the diagonal."""
     counts = [Counter(padded[i : i + N] for i in range(len(padded) - N + 1)) for padded in (f"\x02{text}\x03\x03" for text in texts)]
     place = {gram: i for i, gram in enumerate(dict.fromkeys(gram for each in counts for gram in each))}
     vectors = np.zeros((len(texts), len(place)))
@@ -45,7 +45,7 @@ def similarity(texts: Sequence[str]) -> Array:
 
 
 def worth(u: Array, chosen: Sequence[int], diversity: float) -> float:
-    """The objective of a set."""
+    """The objective above, of the set `chosen`."""
     k, rows = len(chosen), list(chosen)
     inside = u[np.ix_(rows, rows)].sum()
     return float(u[rows].sum() / ((len(u) - 1) * k) - diversity * inside / max(1, k * (k - 1)))
@@ -60,7 +60,7 @@ def _grown(u: Array, first: int, count: int, diversity: float) -> list[int]:
 
 
 def _exchanged(u: Array, chosen: Sequence[int], diversity: float) -> list[int] | None:
-    """The set with one answer exchanged for the better, or None where it cannot be bettered so."""
+    """The set after the best swap of one response, or None where no swap improves it."""
     sets = [[*chosen[:at], i, *chosen[at + 1 :]] for at in range(len(chosen)) for i in range(len(u)) if i not in chosen]
     best = max(sets, key=lambda each: worth(u, each, diversity))
     return best if worth(u, best, diversity) > worth(u, chosen, diversity) + 1e-12 else None

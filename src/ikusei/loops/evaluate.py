@@ -1,4 +1,4 @@
-"""Evaluation: the same held-out prompts, the same seed, before and after. What is computed of the answers: figures/answers.py."""
+"""Evaluation on held-out prompts, with the same prompts and seed before and after training. The figures: figures/answers.py."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ikusei.guard.outcomes import too_many_failures
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.metrics import gold_of
 from ikusei.loops.order import in_order
-from ikusei.loops.steps import RewardsFailed, StopAsked
+from ikusei.loops.steps import RewardsFailed, StopRequest
 from ikusei.protocols import Sampler
 from ikusei.types import Group, Prompt, Response, Sampling
 
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """`num_prompts` held-out prompts (0: no evaluation) with `num_samples` answers each. An answer passes when its reward is at least
-    `pass_at`; the rewards that are marked gold judge, where there are any, else the total that is trained on. `shots` measures again with
-    so many examples in the prompt (see few_shot.py), and `form` asks in raw text, {prompt} being the question, instead of by the chat
-    template. `greedy` has each prompt answered once more, by the likeliest tokens."""
+    """`num_prompts` held-out prompts (0: no evaluation) with `num_samples` samples each. A response passes when its reward is at least
+    `pass_at`: the mean of its gold rewards, or the training reward where none is marked gold. `shots` evaluates again with so many
+    worked examples in the prompt (few_shot.py). `form` is a raw-text prompt with {prompt} for the question, used instead of the chat
+    template. `greedy` also decodes each prompt once greedily."""
 
     num_prompts: int = 64
     num_samples: int = 16
@@ -50,7 +50,7 @@ class EvalSettings:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """`results` is what results.json holds, `rows` one row a sample."""
+    """`results` is the content of results.json, `rows` one row for each response."""
 
     results: dict[str, Any]
     rows: list[dict[str, Any]]
@@ -63,15 +63,15 @@ def evaluate(
     settings: EvalSettings,
     sampling: Sampling,
     seed: int,
-    stop: StopAsked | None = None,
+    stop: StopRequest | None = None,
     seen: Sequence[str] = (),
 ) -> EvalResult:
-    """Sample, score, and compute each figure. `seen` are gold answers of training rows, for the chance baselines. Answers whose reward
-    failed are left out of the means and counted.
+    """Sample, score, and compute each figure. `seen` are gold answers of training rows, for the chance baselines. Responses whose reward
+    failed are counted, and left out of the means.
 
     Raises:
         RewardsFailed: most rewards failed, or none applies to any answer.
-        KeyboardInterrupt: between two prompts, once `stop` is asked.
+        KeyboardInterrupt: between two prompts, once `stop` is requested.
     """
     began = time.perf_counter()
     sampled = scored(sampler.sample(prompts, settings.num_samples, sampling, seed), prompts, workers, stop)
@@ -86,8 +86,8 @@ def evaluate(
     return EvalResult(results, rows)
 
 
-def scored(written: Iterator[Group], prompts: Sequence[Prompt], workers: RewardWorkers, stop: StopAsked | None) -> list[Group]:
-    """What is written, with its rewards, in the order of the prompts; scored while the rest is still being written."""
+def scored(written: Iterator[Group], prompts: Sequence[Prompt], workers: RewardWorkers, stop: StopRequest | None) -> list[Group]:
+    """The groups with rewards, in the order of the prompts. Scoring overlaps with sampling."""
     pending = []
     for group in written:
         pending.append(workers.submit(group))
@@ -99,7 +99,7 @@ def scored(written: Iterator[Group], prompts: Sequence[Prompt], workers: RewardW
 def gathered(
     sampled: Sequence[Group], greedy: Sequence[Group], workers: RewardWorkers, settings: EvalSettings, seen: Sequence[str]
 ) -> Answers:
-    """The evidence for figures of answers. Raises RewardsFailed where most rewards failed, or none applies to any answer."""
+    """What the figures are computed from. Raises RewardsFailed where most rewards failed, or no reward applies to any response."""
     problem = too_many_failures(sampled) or too_many_failures(greedy)
     if problem:
         raise RewardsFailed(problem)
@@ -119,7 +119,7 @@ def gathered(
 
 
 def judgement(response: Response, gold: Sequence[str]) -> float | None:
-    """What decides whether an answer passes: the mean of its gold rewards, else its total."""
+    """The value that `pass_at` is compared with: the mean of the gold rewards, or the total where there are none."""
     if response.score is None:
         return None
     if not gold:
@@ -128,7 +128,7 @@ def judgement(response: Response, gold: Sequence[str]) -> float | None:
 
 
 def rows_of(group: Group, values: Sequence[float | None], settings: EvalSettings, greedy: bool = False) -> list[dict[str, Any]]:
-    """One row an answer for samples.parquet, with what another judge needs to judge it again."""
+    """The rows of samples.parquet, one for each response, with the columns that are needed to score it again."""
     answer = group.prompt.columns.get("answer")
     columns = json.dumps(dict(group.prompt.columns), ensure_ascii=False, default=str)
     asked = json.dumps(group.prompt.asked, ensure_ascii=False)

@@ -3,8 +3,8 @@
     by the chat template    user: q1, assistant: a1, ..., user: the question
     in raw text             form(q1) a1 <blank line> ... form(the question)          with form "Q: {prompt}\\nA:", say
 
-The examples are training rows, drawn for each question from the seed alone. A gold answer is the row's first response, else its column
-`answer`.
+The examples are training rows, drawn for each question from the seed alone. The gold answer of a row is its first response, or its column
+`answer` where it has none.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from ikusei.figures import answers
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.data import Rows
 from ikusei.loops.evaluate import EvalResult, EvalSettings, evaluate
-from ikusei.loops.steps import StopAsked
+from ikusei.loops.steps import StopRequest
 from ikusei.protocols import Sampler, Task
 from ikusei.text.chat import render
 from ikusei.types import Example, Message, Prompt, Sampling, content_id
 
-PLAIN = "{prompt}\n"  # the form of a model without a chat template, where none is given
-PLENTY = 10_000  # training rows that examples are drawn from, where they have no end
-SEEN = 512  # training rows whose gold answers are the chance baselines
-TRIES = 1_000  # rows looked at for examples that differ
+PLAIN = "{prompt}\n"  # the default form for a model without a chat template
+PLENTY = 10_000  # of a generator without end, examples are drawn from so many training rows
+SEEN = 512  # training rows whose gold answers give the chance baselines
+TRIES = 1_000  # rows tried at most, to find distinct examples
 
 
 def held_out(rows: Rows, count: int, shots: int = 0, form: str | None = None) -> list[Prompt]:
@@ -36,8 +36,8 @@ def held_out(rows: Rows, count: int, shots: int = 0, form: str | None = None) ->
     found = []
     for index, plain in prompts.items():
         row = rows.task.row("test", index)
-        asked = _asked(row, examples(rows, index, shots), form)
-        prompt = render(rows.tokenizer, replace(row, prompt=asked), "auto" if form is None else "none")
+        few_shot = _with_examples(row, examples(rows, index, shots), form)
+        prompt = render(rows.tokenizer, replace(row, prompt=few_shot), "auto" if form is None else "none")
         if len(prompt.tokens) >= rows.context:
             raise ValueError(
                 f"test row {index} with {shots} examples takes {len(prompt.tokens)} tokens and the context holds {rows.context}; "
@@ -54,7 +54,7 @@ def evaluate_with_shots(
     settings: EvalSettings,
     sampling: Sampling,
     seed: int,
-    stop: StopAsked | None = None,
+    stop: StopRequest | None = None,
 ) -> EvalResult:
     """`evaluate` without examples, and then the headline figures with each number of `settings.shots`: `3-shot/pass@1` and `3-shot/reward`,
     say. Raises ValueError where no row is held out."""
@@ -77,16 +77,16 @@ def seen_answers(task: Task) -> tuple[str, ...]:
 
 
 def examples(rows: Rows, index: int, shots: int) -> list[Example]:
-    """Training rows for the test row at `index`, never the same question twice, and never the one that is asked."""
+    """Training rows for the test row at `index`: distinct questions, none of them the test question."""
     limit = rows.task.num_rows("train")
     limit = PLENTY if limit is None else limit
-    chance, asked = Random(content_id("shots", rows.seed, index)), rows.task.row("test", index).prompt
+    rng, question = Random(content_id("shots", rows.seed, index)), rows.task.row("test", index).prompt
     found: dict[object, Example] = {}
-    for place in chance.sample(range(limit), min(limit, TRIES)):
+    for place in rng.sample(range(limit), min(limit, TRIES)):
         if len(found) == shots:
             break
         row = rows.task.row("train", place)
-        if row.prompt != asked:
+        if row.prompt != question:
             found.setdefault(row.prompt, row)
     if len(found) < shots:
         raise ValueError(f"{shots} examples asked for and {len(found)} different questions found; ask with fewer eval.shots")
@@ -94,7 +94,7 @@ def examples(rows: Rows, index: int, shots: int) -> list[Example]:
 
 
 def gold(row: Example) -> str:
-    """The answer to show. Raises ValueError where the row has none."""
+    """The gold answer of a row. Raises ValueError where it has none."""
     if row.responses and isinstance(row.responses[0], str):
         return row.responses[0]
     if "answer" not in row.columns:
@@ -102,7 +102,7 @@ def gold(row: Example) -> str:
     return str(row.columns["answer"])
 
 
-def _asked(row: Example, shown: list[Example], form: str | None) -> str | tuple[Message, ...]:
+def _with_examples(row: Example, shown: list[Example], form: str | None) -> str | tuple[Message, ...]:
     pairs = [(_question(example), gold(example)) for example in shown]
     if form is not None:
         worked = [f"{form.replace('{prompt}', question)}{answer}\n\n" for question, answer in pairs]

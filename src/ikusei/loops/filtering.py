@@ -1,9 +1,9 @@
-"""Filtered DPO: before each epoch a pair stays only while its chosen answer beats what the policy writes itself.   arXiv:2404.13846
+"""Filtered DPO: before each epoch, pairs whose chosen response does not beat the policy's own sample are removed.   arXiv:2404.13846
 
     keep (x, y_w, y_l)  iff  reward(x, y) < reward(x, y_w),   y ~ policy(x)
 
-The test is made before the first epoch too, and what was dropped does not come back. Epochs count over what is left, so the number of
-steps stays as asked and each row is seen more often. The reward is the run's own (a reward model, say).
+Pairs are filtered before the first epoch too, and a removed pair does not come back. An epoch is one pass over the remaining pairs, so the
+number of steps is unchanged and each remaining pair is seen more often. The reward is the run's own, such as a reward model.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ikusei.protocols import Policy
 from ikusei.samplers.draw import response_seed
 from ikusei.types import Group, Sampling
 
-Filtered = Mapping[str, Any]  # in the checkpoint: the rows that are left, the epoch, and the step that it began with
+Filtered = Mapping[str, Any]  # in the checkpoint: indices of the remaining rows, the epoch, and the first step of that epoch
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Who writes, who judges, and with what seed."""
+    """`policy` samples, `workers` score."""
 
     rows: Rows
     policy: Policy
@@ -37,8 +37,8 @@ class Filter:
     seed: int
 
     def take(self, step: int, count: int, state: Filtered | None) -> tuple[list[Group], Filtered]:
-        """`count` rows for this step (from 0), and the state after it; no rows once fewer are left, for then the policy has outgrown this
-        data. Raises ValueError where that is so at the start."""
+        """`count` rows for this step (from 0), and the state after it. No rows once fewer than `count` remain: training ends. Raises
+        ValueError where so few remain after the first filtering."""
         if state is None or (step - state["began"] + 1) * count > len(state["rows"]):
             epoch = 0 if state is None else state["epoch"] + 1
             rows = range(self.rows.task.num_rows("train") or 0) if state is None else state["rows"]
@@ -55,14 +55,14 @@ class Filter:
         return [self.rows.example("train", int(index)) for index in order[begin : begin + count]], state
 
     def passing(self, rows: Sequence[int], epoch: int) -> list[int]:
-        """The rows whose best answer earns more than a fresh one of the policy."""
+        """The rows whose best response has a higher reward than a fresh sample of the policy."""
         pairs = [self.rows.example("train", index) for index in rows]
         best = [group.responses[(group.tiers or (0,)).index(0)] for group in pairs]
         prompts = [replace(group.prompt, id=f"{group.prompt.id}/{n}") for n, group in enumerate(pairs)]
         written = self.policy.snapshot().sample(prompts, 1, self.sampling, response_seed(self.seed, "filter", epoch))
         own = [group.responses[0] for group in in_order(prompts, list(written))]
-        asked = [Group(pair.prompt, (mine, theirs)) for pair, mine, theirs in zip(pairs, own, best, strict=True)]
-        scored = self.workers.score(asked)
+        compared = [Group(pair.prompt, (mine, theirs)) for pair, mine, theirs in zip(pairs, own, best, strict=True)]
+        scored = self.workers.score(compared)
         problem = too_many_failures(scored)
         if problem:
             raise RewardsFailed(problem)

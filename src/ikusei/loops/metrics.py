@@ -1,10 +1,11 @@
-"""A step's sampled groups in numbers, under the names that TRL's users know where there are such names.
+"""Metrics of a step's sampled groups. Names are TRL's where TRL has the metric.
 
-completions/repetition     1 - distinct / all runs of NGRAM tokens in an answer, on average
-completions/duplicates     the share of answers that were also given, letter for letter, to another prompt of the step
-reward/length              correlation of totals with lengths in tokens, each less its prompt's mean
-gold/agreement             the same of totals with the gold rewards, where there are any: does what is trained on order answers as they do?
-advantage/effective        (sum |A|)^2 / sum A^2 over how many A are not 0: 1 where all weigh alike, near 0 where one answer is everything
+completions/repetition     1 - distinct / all n-grams of NGRAM tokens in a response, averaged over responses
+completions/duplicates     share of responses whose exact text also answers another prompt of the step
+reward/length              correlation of reward and length in tokens, both centred within the prompt
+gold/agreement             the same of the training reward and the gold reward: do they rank responses alike?
+advantage/effective        (sum |A|)^2 / (n sum A^2) over the n advantages that are not 0: 1 where all are equally large, near 0 where one
+                           response dominates
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ NGRAM = 8  # tokens
 
 
 def describe(groups: Sequence[Group], num_kept: int, gold: Sequence[str] = ()) -> Metrics:
-    """Rewards, lengths, thoughts and signal of all groups that were asked for, failed and skipped ones included. `gold` names the rewards
+    """Rewards, lengths, thoughts and learning signal of all sampled groups, failed and skipped ones included. `gold` names the rewards
     that are not trained on."""
     responses = [response for group in groups for response in group.responses]
     totals = [r.total for r in responses if r.total is not None]
@@ -38,7 +39,7 @@ def describe(groups: Sequence[Group], num_kept: int, gold: Sequence[str] = ()) -
 
 
 def lengths(groups: Sequence[Group]) -> Metrics:
-    """Of answers, in tokens, and the share that was cut off."""
+    """Lengths of responses in tokens, and the share truncated at the limit."""
     responses = [response for group in groups for response in group.responses]
     ended = [len(r.tokens) for r in responses if r.stop != "length"]
     metrics = {
@@ -59,7 +60,7 @@ def _parts(responses: Sequence[Response]) -> Metrics:
 
 
 def _signal(groups: Sequence[Group]) -> Metrics:
-    """The shares of groups that teach nothing because every answer earned the same: nothing (too hard), or something (too easy)."""
+    """The shares of groups without reward variance: every reward 0 or less (too hard), or every reward above 0 (too easy)."""
     same = [set(group.without_failures().totals) for group in groups if group.responses]
     equal = [next(iter(totals)) for totals in same if len(totals) == 1]
     zero = sum(total <= 0 for total in equal)
@@ -67,7 +68,7 @@ def _signal(groups: Sequence[Group]) -> Metrics:
 
 
 def thoughts(responses: Sequence[Response]) -> Metrics:
-    """Length of thoughts in characters, the share of answers whose thought is empty, and of those without any; {} where nobody thinks."""
+    """Mean length of thoughts in characters, the shares of responses with an empty thought and with none; {} where no response has one."""
     split = [split_thought(response.text)[0] for response in responses]
     written = [thought for thought in split if thought is not None]
     if not written:
@@ -81,20 +82,20 @@ def thoughts(responses: Sequence[Response]) -> Metrics:
 
 
 def _same_again(groups: Sequence[Group]) -> Metrics:
-    """What is written again and again: within an answer, and to different prompts."""
+    """Repetition within a response, and across prompts."""
     long = [r.tokens for group in groups for r in group.responses if len(r.tokens) >= 2 * NGRAM]
     runs = [[tokens[i : i + NGRAM] for i in range(len(tokens) - NGRAM + 1)] for tokens in long]
-    asked: dict[str, set[str]] = {}
+    prompts_of: dict[str, set[str]] = {}
     for group in groups:
         for response in group.responses:
-            asked.setdefault(response.text, set()).add(group.prompt.id)
-    again = [len(asked[response.text]) > 1 for group in groups for response in group.responses]
+            prompts_of.setdefault(response.text, set()).add(group.prompt.id)
+    again = [len(prompts_of[response.text]) > 1 for group in groups for response in group.responses]
     repeated = fmean(1 - len(set(each)) / len(each) for each in runs) if runs else 0.0
     return {"completions/repetition": repeated, "completions/duplicates": fmean(again)}
 
 
 def _pays_for(groups: Sequence[Group], gold: Sequence[str]) -> Metrics:
-    """What the total goes with among the answers to one prompt; without a key where one of the two does not vary."""
+    """Correlations of the reward within a prompt; a key is missing where one of the two does not vary."""
     rows = [
         (g, response.total, len(response.tokens), gold_of(response, gold))
         for g, group in enumerate(groups)
@@ -119,13 +120,13 @@ def gold_of(response: Response, gold: Sequence[str]) -> float | None:
 
 
 def of_forest(forest: Forest) -> Metrics:
-    """What the credit of the kept groups looks like: `sampling/importance_mean` and `advantage/effective`, where there are such streams."""
+    """Metrics of the credit: `sampling/importance_mean` and `advantage/effective`, where the forest has these streams."""
     weights = {"sampling/importance_mean": float(forest["importance_M"].mean())} if "importance_M" in forest.streams else {}
     return weights | effective_share(advantages(forest))
 
 
 def advantages(forest: Forest) -> list[float]:
-    """Of each response: its own, or the mean over its tokens, or none where the algorithm gives none."""
+    """One for each response: its own, or the mean over its tokens; [] where the algorithm has no advantages."""
     if "advantage_R" in forest.streams:
         return forest["advantage_R"].tolist()
     if "advantage_M" in forest.streams:
@@ -134,13 +135,13 @@ def advantages(forest: Forest) -> list[float]:
 
 
 def effective_share(advantages: Sequence[float]) -> Metrics:
-    """`advantage/effective`; {} where no answer has one."""
+    """`advantage/effective`; {} where all are 0."""
     sizes = [abs(each) for each in advantages if each]
     return {"advantage/effective": sum(sizes) ** 2 / sum(each**2 for each in sizes) / len(sizes)} if sizes else {}
 
 
-def scored_tokens(groups: Sequence[Group]) -> int:
-    """How many tokens of these groups are scored."""
+def num_target_tokens(groups: Sequence[Group]) -> int:
+    """The number of target tokens of these groups."""
     return int(count(groups).tokens)
 
 

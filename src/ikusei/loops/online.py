@@ -1,8 +1,8 @@
 """The online loop: sample, score, credit, update. Reads top to bottom; whatever it needs is handed in.
 
-Sampling and scoring overlap: a group goes to the reward workers as soon as it is written. Groups are put back into the order of asking
-before anything is computed from them. A step whose groups all teach nothing still makes its update (of zero gradients), so that skipping
-changes nothing and checkpoint N holds exactly N updates of a run with one update a step.
+Sampling and scoring overlap: a group goes to the reward workers as soon as it is sampled. Groups are put back into the order of their
+prompts before anything is computed from them. Groups without a learning signal are skipped. A step in which all are skipped still makes
+its optimiser step, with zero gradients, so that skipping changes no number and checkpoint N always holds N steps.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ikusei.forest import Forest, Totals, count
+from ikusei.forest import Denominators, Forest, count
 from ikusei.guard.outcomes import failure_counts, gold_names, too_many_failures
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.data import Rows
 from ikusei.loops.metrics import advantages, describe, of_forest, peak_memory_mb
 from ikusei.loops.order import in_order
-from ikusei.loops.precompute import Before, along_M
-from ikusei.loops.replay import Replay, Replaying
-from ikusei.loops.steps import Moving, RewardsFailed, Schedule, Shape, Step, StopAsked
-from ikusei.loops.update import naming, update, with_gap
+from ikusei.loops.precompute import Precompute, along_M
+from ikusei.loops.replay import Replay, ReplaySettings
+from ikusei.loops.steps import ReferenceSync, RewardsFailed, Schedule, Shape, Step, StopRequest
+from ikusei.loops.update import traced, update, with_gap
 from ikusei.protocols import Algorithm, LossFunction, Metrics, Policy, Sampler, State, next_state
 from ikusei.samplers.draw import response_seed
 from ikusei.types import Group, Prompt, Sampling
@@ -31,17 +31,19 @@ from ikusei.types import Group, Prompt, Sampling
 
 @dataclass(frozen=True)
 class OnlineSettings:
-    """Each step samples `num_responses` answers for `prompts_per_step` prompts and makes `updates_per_step` updates from them.
+    """Each step samples `num_responses` responses to each of `prompts_per_step` prompts and makes `updates_per_step` updates from them.
 
-    `refill_rounds` > 0 samples further prompts, so many times at most, until `prompts_per_step` groups teach something (DAPO's dynamic
-    sampling). `tokens_per_microbatch` bounds the memory of the update and changes no number. With `importance_cap` each token's loss is
-    weighted by how likely the policy holds it over how likely it was when sampled, at most this (truncated importance sampling, 2 is
-    usual): for samples of another distribution, cut by top-p or written in another precision.
+    `refill_rounds` > 0 is DAPO's dynamic sampling: at most so many times, further prompts are sampled until `prompts_per_step` groups have
+    a learning signal. `tokens_per_microbatch` bounds the memory of the update and changes no number. With `importance_cap` each token's
+    loss is multiplied by min(pi / pi_sampled, cap) (truncated importance sampling; 2 is usual), for samples from another distribution:
+    truncated by top-p, or computed in another precision.
     """
 
-    samples: ClassVar[bool] = True  # its answers, so it needs rewards
+    samples: ClassVar[bool] = True
     needs_rewards: ClassVar[bool] = True
-    serves: ClassVar[frozenset[str]] = frozenset({"old", "reference", "value", "mismatched", "tiers"})  # of what algorithms need
+    serves: ClassVar[frozenset[str]] = frozenset(
+        {"old", "reference", "value", "mismatched", "tiers"}
+    )  # the needs of algorithms that it can meet
 
     steps: int = 100
     prompts_per_step: int = 16
@@ -55,9 +57,9 @@ class OnlineSettings:
     tokens_per_microbatch: int = 4096
     importance_cap: float | None = None
     save_every: int = 20
-    max_failures: float = 0.5  # the run stops when a reward fails on a larger share of a step's answers
-    reference: Moving = field(default_factory=Moving)
-    replay: Replaying = field(default_factory=Replaying)
+    max_failures: float = 0.5  # the run stops when a reward fails on a larger share of a step's responses
+    reference: ReferenceSync = field(default_factory=ReferenceSync)
+    replay: ReplaySettings = field(default_factory=ReplaySettings)
 
     def __post_init__(self) -> None:
         at_least_one = ("steps", "prompts_per_step", "num_responses", "updates_per_step", "tokens_per_microbatch", "save_every")
@@ -74,7 +76,7 @@ class OnlineSettings:
 
 @dataclass(frozen=True)
 class Online:
-    """The parts of an online run, put together."""
+    """An online training run, ready to start."""
 
     policy: Policy
     rows: Rows
@@ -83,12 +85,16 @@ class Online:
     sampling: Sampling
     settings: OnlineSettings
     seed: int
-    before: Before  # who is asked; its reference, where the algorithm needs one, is the policy as this stage began
+    precompute: Precompute  # its reference is the policy as it was when this stage began
     replay: Replay | None = None
 
-    def steps(self, start: int, state: State, stop: StopAsked) -> Iterator[Step]:
-        """Steps `start` + 1 to the last, each one yielded when its update is made; ends early once `stop` is asked. Raises
-        RewardsFailed; and NonFinite, with the weights as they were before the update."""
+    def steps(self, start: int, state: State, stop: StopRequest) -> Iterator[Step]:
+        """Steps `start` + 1 to the last; each is yielded after its update. Ends early once `stop` is requested.
+
+        Raises:
+            RewardsFailed: too many rewards of a step failed.
+            NonFinite: a loss or gradient is NaN or infinite; the weights are those before the update.
+        """
         for number in range(start, self.settings.steps):
             began = time.perf_counter()
             groups, clock = self.sample(number)
@@ -101,11 +107,11 @@ class Online:
             metrics |= of_forest(forest)
             replayed = self.replay.pieces(number) if self.replay else []
             lr = self.settings.schedule().at(number, self.settings.steps)
-            with naming(self.policy, number, kept, forest, self.algorithm.loss):
+            with traced(self.policy, number, kept, forest, self.algorithm.loss):
                 for loss in self.losses:
                     metrics |= update(self.policy, [(forest, loss), *replayed], self.settings.tokens_per_microbatch, lr)
             state = next_state(self.algorithm, state, metrics)
-            self.settings.reference.after(number + 1, self.before.reference, self.policy)
+            self.settings.reference.after_step(number + 1, self.precompute.reference, self.policy)
             now = time.perf_counter()
             metrics |= {"time/train": now - trained, "time/step": now - began, "memory/peak_mb": peak_memory_mb()}
             yield Step(number + 1, metrics, groups, keep, state, placed(groups, keep, advantages(forest)))
@@ -118,7 +124,7 @@ class Online:
         return gold_names(self.workers.specs)
 
     def sample(self, number: int) -> tuple[list[Group], Metrics]:
-        """Scored groups of a step, in the order of asking, and the seconds spent. Raises RewardsFailed."""
+        """The scored groups of a step, in the order of their prompts, and the seconds spent. Raises RewardsFailed."""
         sampler, wanted = self.policy.snapshot(), self.settings.prompts_per_step
         groups: list[Group] = []
         clock = {"time/sample": 0.0, "time/reward": 0.0}
@@ -134,7 +140,7 @@ class Online:
         return groups, clock
 
     def write_and_score(self, sampler: Sampler, prompts: Sequence[Prompt], seed: int, clock: Metrics) -> list[Group]:
-        """Each group goes to the workers as soon as it is written; `time/reward` is what scoring takes beyond sampling."""
+        """Samples and scores at the same time. `time/reward` is the time that scoring takes after sampling has ended."""
         began = time.perf_counter()
         pending = [self.workers.submit(group) for group in sampler.sample(prompts, self.settings.num_responses, self.sampling, seed)]
         written = time.perf_counter()
@@ -143,12 +149,12 @@ class Online:
         clock["time/reward"] += time.perf_counter() - written
         return scored
 
-    def forest(self, kept: Sequence[Group], totals: Totals, state: State) -> Forest:
-        """What the updates of a step learn from: see `Before.forest`. `totals` are of every group of the step, as `whole` gives them."""
-        return self.before.forest(self.algorithm, kept, totals, state, self.sampling.temperature, self.sampled_streams)
+    def forest(self, kept: Sequence[Group], denominators: Denominators, state: State) -> Forest:
+        """The kept groups as tensors, with streams and credit (`Precompute.forest`). `denominators` count every group of the step."""
+        return self.precompute.forest(self.algorithm, kept, denominators, state, self.sampling.temperature, self.sampled_streams)
 
     def sampled_streams(self, forest: Forest) -> dict[str, Tensor]:
-        """What the policy that sampled held of its answers. Its own log-probs serve as the old ones, unless it cut words off."""
+        """`old_logp_M` and `importance_M`. The sampler's own log-probs are the old ones, unless it truncated the distribution."""
         cap, sampled_M = self.settings.importance_cap, forest["sampled_logp_M"]
         differs = self.sampling.truncated or cap is not None
         old_M = along_M(self.policy, forest, self.settings.tokens_per_microbatch) if differs else sampled_M
@@ -157,13 +163,13 @@ class Online:
 
     @property
     def losses(self) -> list[LossFunction]:
-        """One for each update of a step. Only the first sees the weights that sampled: there the sampler's log-probs are held against them,
-        unless it cut words off."""
+        """One for each update of a step. The first update still has the weights that sampled: there the difference between the policy's and
+        the sampler's log-probs is a metric, unless the sampler truncated the distribution."""
         losses: list[LossFunction] = [self.algorithm.loss] * self.settings.updates_per_step
         return losses if self.sampling.truncated else [with_gap(losses[0]), *losses[1:]]
 
     def whole(self, group: Group) -> Group:
-        """The group as it is learned from: without failed responses, and ranked by its totals where the algorithm asks for that."""
+        """The group that is learned from: without failed responses, and ranked by reward where the algorithm needs tiers."""
         group = group.without_failures()
         if "tiers" not in self.algorithm.needs:
             return group
@@ -175,12 +181,12 @@ class Online:
 
 
 def round_seed(seed: int, step: int, round: int) -> int:
-    """Steps and rounds draw from seeds of their own; evaluation from the run's."""
+    """The seed of one round of one step. Evaluation uses the run's own seed."""
     return response_seed(seed, f"step {step}", round)
 
 
 def placed(groups: Sequence[Group], keep: Sequence[bool], values: Sequence[float]) -> dict[tuple[int, int], float]:
-    """Numbers of the kept groups' scored responses, by where these stand among all that were sampled."""
+    """One value for each response that was trained on, by (index of the group, index of the response) among all that were sampled."""
     at = [
         (g, r)
         for g, (group, kept) in enumerate(zip(groups, keep, strict=True))

@@ -1,4 +1,4 @@
-"""The order of asking: results that arrive as they finish are put back into it before anything is computed from them."""
+"""Puts groups, which arrive in the order in which they finish, back into the order of their prompts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ikusei.types import Group, Prompt
 
 
 def in_order(prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[Group]:
-    """The groups in the order in which their prompts were asked; a prompt may have been asked more than once."""
+    """The groups in the order of `prompts`, in which a prompt may be more than once."""
     waiting: dict[str, deque[Group]] = {}
     for group in groups:
         waiting.setdefault(group.prompt.id, deque()).append(group)

@@ -1,13 +1,13 @@
-"""How far preference data lies from the policy that is to learn from it, and what to do about it.
+"""How far off-policy preference data is, measured before training.
 
-    gap        mean log p(t) of what the policy writes itself  -  mean log p(t) of the data's answers      nats a token, of chosen
-               and of rejected answers, each answer counting alike: 0 on average where the data is what it writes at temperature 1, below
-               where it is the likelier part of that, as right answers are
-    outdone    the share of prompts to which its own answer earns more than the chosen one
+    gap        mean log p(t) of the policy's own samples  -  mean log p(t) of the data's responses      nats per token, mean over
+               responses, for chosen and for rejected ones. 0 on average for on-policy data at temperature 1; below 0 where the data is
+               the likelier part of the policy's samples, as correct answers are
+    outdone    share of prompts for which the policy's own sample has a higher reward than the chosen response
 
-How the log-probs of held-out answers moved in training is told by the report (figures/rows.py: likelihood displacement, arXiv:2410.08847).
-Of pairs far away a loss mostly lowers what the policy never says: the margin grows, its answers hardly change. Of chosen answers that are
-worse than its own it learns to be worse (arXiv:2408.06266).
+On far off-policy pairs the loss mostly lowers responses that the policy never samples: the margin grows, its samples hardly change. From
+chosen responses that are worse than its own samples the policy learns to be worse (arXiv:2408.06266). How held-out log-probs change during
+training is in the report (figures/rows.py: likelihood displacement, arXiv:2410.08847).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from ikusei.loops.precompute import along_M
 from ikusei.protocols import Policy
 from ikusei.types import Group, Response, Sampling
 
-FAR = 1.0  # nats a token: the policy holds the data's tokens e times less likely than its own
+FAR = 1.0  # nats per token: the data's tokens are e times less likely than the policy's own
 OUTDONE = 0.5
 
 
 def preference_gap(
     policy: Policy, groups: Sequence[Group], sampling: Sampling, seed: int, tokens_per_microbatch: int, workers: RewardWorkers | None
 ) -> dict[str, Interval]:
-    """Of rows with pairs, by one answer of the policy's own to each prompt, from its whole distribution; {} where no row has a pair."""
+    """The figures above, from one sample for each prompt of a pair, from the untruncated distribution; {} where no row has a pair."""
     pairs = [replace(group, prompt=replace(group.prompt, id=f"{group.prompt.id}/{n}")) for n, group in enumerate(groups) if group.pairs]
     if not pairs:
         return {}
@@ -52,24 +52,24 @@ def preference_gap(
 
 
 def advice(figures: Mapping[str, Interval]) -> str | None:
-    """What to do about data that does not fit, in words; None where it does."""
+    """A recommendation where the data is off-policy or worse than the policy's samples; else None."""
     advised = []
     gap, outdone = figures.get("gap/chosen"), figures.get("outdone")
     if gap is not None and gap.low > FAR:
         advised.append(
-            f"the chosen answers are {gap.value:.1f} nats a token less likely than the model's own: they come from elsewhere. Make pairs "
-            "of its own answers (collect: {kind: pairs}), or teach it the chosen ones first (algorithm: lm)"
+            f"the log-prob gap of the chosen answers to the model's own samples is {gap.value:.1f} nats per token: they come from "
+            "elsewhere. Make pairs of its own answers (collect: {kind: pairs}), or fine-tune it on the chosen ones first (algorithm: lm)"
         )
     if outdone is not None and outdone.low > OUTDONE:
         advised.append(
-            f"to {outdone.value:.0%} of the prompts its own answer earns more than the chosen one: make pairs of its own answers, or lower "
-            "both (algorithm: {name: apo, kind: down})"
+            f"for {outdone.value:.0%} of the prompts its own sample has a higher reward than the chosen answer: make pairs of its own "
+            "answers, or lower both (algorithm: {name: apo, kind: down})"
         )
     return "; ".join(advised) or None
 
 
 def _per_token(policy: Policy, groups: Sequence[Group], tokens_per_microbatch: int) -> list[list[float]]:
-    """For each group the mean log-prob of each response's scored tokens."""
+    """For each group, the mean log-prob of each response's target tokens."""
     forest = plant(groups)
     mean_R = forest.sum_R(along_M(policy, forest, tokens_per_microbatch)) / forest.length_R.clamp(min=1)
     logps = iter(mean_R.tolist())
@@ -82,10 +82,10 @@ def _mean_of_tier(group: Group, logps: Sequence[float], tier: int) -> float:
 
 
 def _outdone(pairs: Sequence[Group], own: Sequence[Group], workers: RewardWorkers) -> list[float]:
-    """1 where the policy's answer earns more than the chosen one, 1/2 where as much; prompts whose rewards failed are left out."""
+    """1 where the policy's sample has the higher reward, 1/2 where both are equal; prompts whose rewards failed are left out."""
     chosen = [_best(group) for group in pairs]
-    asked = [Group(group.prompt, (mine.responses[0], best)) for group, mine, best in zip(pairs, own, chosen, strict=True)]
-    totals = [[response.total for response in group.responses] for group in workers.score(asked)]
+    compared = [Group(group.prompt, (mine.responses[0], best)) for group, mine, best in zip(pairs, own, chosen, strict=True)]
+    totals = [[response.total for response in group.responses] for group in workers.score(compared)]
     return [0.5 if mine == best else float(mine > best) for mine, best in totals if mine is not None and best is not None]
 
 

@@ -1,9 +1,9 @@
-"""Rows of another task beside the step's own: they keep alive what the model knew before.
+"""Replay: rows of another task are mixed into each step, against forgetting.
 
-    L = L_algorithm + weight * L_lm        L_lm: the mean over the scored tokens of the replayed rows of -log pi(t)
+    L = L_algorithm + weight * L_lm        L_lm: the mean of -log pi(t) over the target tokens of the replayed rows
 
-One thing under several names: a replay share in continued pretraining (of s of the rows, weight s / (1 - s)), PPO-ptx (weight 27.8 of
-arXiv:2203.02155, where the PPO loss is small), or a supervised term beside any other loss.
+This covers a replay share in continued pretraining (a share s of the rows is weight s / (1 - s)), PPO-ptx (weight 27.8 in
+arXiv:2203.02155, where the PPO loss is small), and a supervised term beside any other loss.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ikusei.protocols import LossFunction
 
 
 @dataclass(frozen=True)
-class Replaying:
-    """How much: `examples` rows of the recipe's `replay_task` in each step, and the weight of their loss."""
+class ReplaySettings:
+    """`examples` rows of the recipe's `replay_task` in each step, and the weight of their loss."""
 
     examples: int = 0
     weight: float = 1.0
@@ -29,19 +29,19 @@ class Replaying:
 
 @dataclass(frozen=True)
 class Replay:
-    """Where from."""
+    """The rows to replay, and the settings."""
 
     rows: Rows
-    settings: Replaying
+    settings: ReplaySettings
 
     def pieces(self, step: int) -> list[tuple[Forest, LossFunction]]:
-        """What an update of this step (from 0) adds to its own; the same for every update of the step."""
+        """Further (forest, loss) pairs for the updates of this step (from 0), the same for every update of the step."""
         if self.settings.examples == 0:
             return []
         forest = plant(self.rows.examples(step, self.settings.examples))
 
         def loss(out: Outputs, forest: Forest) -> Loss:
-            value = -(out.logp_M * forest.weight_M).sum() / forest.totals.tokens
+            value = -(out.logp_M * forest.weight_M).sum() / forest.denominators.tokens
             return Loss(self.settings.weight * value, {"replay/loss": value.detach()})
 
         return [(forest, loss)]

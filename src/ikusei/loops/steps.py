@@ -1,4 +1,4 @@
-"""What a training step needs in every loop: the learning rate, a reference that moves, what a step leaves, and how a run is stopped."""
+"""Shared by the training loops: learning-rate schedule, reference sync, the record of a step, and stopping on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Shape = Literal["constant", "cosine", "linear"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate by step: linear warm-up to `lr`, then `shape` down to `min_lr`, which would be that of the step after the last."""
+    """The learning rate by step: linear warm-up to `lr`, then `shape` down to `min_lr`, which the step after the last would have."""
 
     lr: float = 1e-5
     warmup_steps: int = 0
@@ -41,9 +41,11 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Moving:
-    """After every so many steps the reference's weights become `mix` of the policy's and 1 - mix of its own: 1 makes it the policy as it
-    is then (DeepSeek-R1-Zero), 0.6 is TR-DPO's (arXiv:2404.09656). 0: it stays."""
+class ReferenceSync:
+    """Reference sync: after every `every` steps (0: never), ref = mix * policy + (1 - mix) * ref.
+
+    mix 1 replaces the reference by the policy (DeepSeek-R1-Zero); 0.6 is TR-DPO's (arXiv:2404.09656).
+    """
 
     every: int = 0
     mix: float = 1.0
@@ -52,47 +54,47 @@ class Moving:
         if self.every < 0 or not 0 < self.mix <= 1:
             raise ValueError(f"got every={self.every}, mix={self.mix}; allowed: every 0 or more, 0 < mix <= 1")
 
-    def after(self, number: int, reference: Reference | None, policy: Policy) -> None:
-        """Moves it where the step with this number (1 for the first) is one to move after."""
+    def after_step(self, number: int, reference: Reference | None, policy: Policy) -> None:
+        """Syncs the reference where step `number` (1 for the first) is a multiple of `every`."""
         if self.every and number % self.every == 0 and reference is not None:
-            reference.follow(self.mix)
+            reference.sync(self.mix)
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a step leaves: the metrics, every group that was sampled, which of them were kept, and the algorithm's state after it."""
+    """The record of a step: metrics, all sampled groups, which of them were trained on, and the algorithm's state after the step."""
 
     number: int  # 1 for the first
     metrics: Metrics
     groups: list[Group]
     kept: list[bool]
     state: State
-    advantages: dict[tuple[int, int], float] = field(default_factory=dict)  # by position of the group and of the response
+    advantages: dict[tuple[int, int], float] = field(default_factory=dict)  # by (index of the group, index of the response)
 
 
 class RewardsFailed(RuntimeError):
-    """A reward failed on too many answers to go on; the message names it and shows one of them."""
+    """A reward failed on too many responses to go on; the message names it and shows one of them."""
 
 
-class StopAsked:
-    """Becomes true when a person presses Ctrl-C once."""
+class StopRequest:
+    """True once the user has pressed Ctrl-C."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def __bool__(self) -> bool:
-        return self.asked
+        return self.requested
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[StopAsked]:
+def stop_on_interrupt() -> Iterator[StopRequest]:
     """Ctrl-C once: finish the step and save. Twice: KeyboardInterrupt, as ever."""
-    stop = StopAsked()
+    stop = StopRequest()
 
     def handler(signum: int, frame: object) -> None:
-        if stop.asked:
+        if stop.requested:
             raise KeyboardInterrupt
-        stop.asked = True
+        stop.requested = True
 
     before = signal.signal(signal.SIGINT, handler)
     try:

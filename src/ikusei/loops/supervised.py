@@ -1,4 +1,4 @@
-"""The supervised loop: rows of data in, one update a step. Pretraining, fine-tuning, reward models and DPO differ in rows and losses."""
+"""The supervised loop: one update a step on rows of data. Pretraining, fine-tuning, reward models and DPO differ in rows and losses."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from ikusei.forest import Forest, Totals, count
+from ikusei.forest import Denominators, Forest, count
 from ikusei.loops.data import Rows
 from ikusei.loops.filtering import Filter
 from ikusei.loops.metrics import peak_memory_mb
-from ikusei.loops.normalise import Normalising
-from ikusei.loops.precompute import Before
-from ikusei.loops.replay import Replay, Replaying
-from ikusei.loops.steps import Moving, Schedule, Shape, Step, StopAsked
-from ikusei.loops.update import naming, update
+from ikusei.loops.normalise import NormaliseSettings
+from ikusei.loops.precompute import Precompute
+from ikusei.loops.replay import Replay, ReplaySettings
+from ikusei.loops.steps import ReferenceSync, Schedule, Shape, Step, StopRequest
+from ikusei.loops.update import traced, update
 from ikusei.protocols import Algorithm, Policy, State, next_state
 from ikusei.types import Group
 
 
 @dataclass(frozen=True)
 class SupervisedSettings:
-    """Each step takes `examples_per_step` rows and makes one update. `in_order` reads them as they come, else they are shuffled each
-    epoch. `tokens_per_microbatch` bounds the memory of the update and changes no number. `cut_at` is how many tokens a prompt with a
-    response may have; what is longer is cut only where it is given. `filtered` drops pairs that the policy has outgrown (filtering.py);
-    `normalise` is for reward models (normalise.py)."""
+    """Each step takes `examples_per_step` rows and makes one update. Rows are shuffled each epoch, or read `in_order`.
+    `tokens_per_microbatch` bounds the memory of the update and changes no number. `cut_at` is the most tokens of a prompt with a response;
+    longer responses are truncated (None: never). `filtered` is filtered DPO (filtering.py); `normalise` is for reward models
+    (normalise.py)."""
 
     samples: ClassVar[bool] = False
-    serves: ClassVar[frozenset[str]] = frozenset({"reference", "value", "mismatched", "reward"})  # of what algorithms need
+    serves: ClassVar[frozenset[str]] = frozenset({"reference", "value", "mismatched", "reward"})  # the needs of algorithms that it can meet
 
     steps: int = 100
     examples_per_step: int = 32
@@ -41,9 +41,9 @@ class SupervisedSettings:
     save_every: int = 100
     cut_at: int | None = None
     filtered: bool = False
-    reference: Moving = field(default_factory=Moving)
-    replay: Replaying = field(default_factory=Replaying)
-    normalise: Normalising = field(default_factory=Normalising)
+    reference: ReferenceSync = field(default_factory=ReferenceSync)
+    replay: ReplaySettings = field(default_factory=ReplaySettings)
+    normalise: NormaliseSettings = field(default_factory=NormaliseSettings)
 
     def __post_init__(self) -> None:
         at_least_one = ("steps", "examples_per_step", "tokens_per_microbatch", "save_every", "cut_at")
@@ -62,19 +62,19 @@ class SupervisedSettings:
 
 @dataclass(frozen=True)
 class Supervised:
-    """The parts of a supervised run, put together."""
+    """A supervised training run, ready to start."""
 
     policy: Policy
     rows: Rows
     algorithm: Algorithm
     settings: SupervisedSettings
-    before: Before
+    precompute: Precompute
     replay: Replay | None = None
     filter: Filter | None = None
 
-    def steps(self, start: int, state: State, stop: StopAsked) -> Iterator[Step]:
-        """Steps `start` + 1 to the last, each one yielded when its update is made; ends early once `stop` is asked, or where a filter
-        leaves no rows."""
+    def steps(self, start: int, state: State, stop: StopRequest) -> Iterator[Step]:
+        """Steps `start` + 1 to the last; each is yielded after its update. Ends early once `stop` is requested, or where too few rows
+        remain after filtering. Raises NonFinite, with the weights as they were before the update."""
         for number in range(start, self.settings.steps):
             began = time.perf_counter()
             groups, state = self.take(number, state)
@@ -85,10 +85,10 @@ class Supervised:
             forest = self.forest(kept, count(groups), state)
             pieces = [(forest, self.algorithm.loss), *(self.replay.pieces(number) if self.replay else [])]
             lr = self.settings.schedule().at(number, self.settings.steps)
-            with naming(self.policy, number, kept, forest, self.algorithm.loss):
+            with traced(self.policy, number, kept, forest, self.algorithm.loss):
                 metrics = update(self.policy, pieces, self.settings.tokens_per_microbatch, lr)
             state = {**state, **next_state(self.algorithm, state, metrics)}
-            self.settings.reference.after(number + 1, self.before.reference, self.policy)
+            self.settings.reference.after_step(number + 1, self.precompute.reference, self.policy)
             metrics |= {"time/step": time.perf_counter() - began, "memory/peak_mb": peak_memory_mb()}
             metrics["completions/mean_length"] = count(groups).tokens / count(groups).responses
             if self.filter:
@@ -98,12 +98,12 @@ class Supervised:
                 return
 
     def take(self, number: int, state: State) -> tuple[list[Group], State]:
-        """The rows of a step, from all of them or from those that a filter has left."""
+        """The rows of a step, from all rows or from those that remain after filtering."""
         if self.filter is None:
             return self.rows.examples(number, self.settings.examples_per_step), state
         groups, filtered = self.filter.take(number, self.settings.examples_per_step, state.get("filter"))
         return groups, {**state, "filter": filtered}
 
-    def forest(self, kept: Sequence[Group], totals: Totals, state: State) -> Forest:
-        """What the update of a step learns from: see `Before.forest`. `totals` are of every group of the step."""
-        return self.before.forest(self.algorithm, kept, totals, state)
+    def forest(self, kept: Sequence[Group], denominators: Denominators, state: State) -> Forest:
+        """The kept groups as tensors, with streams and credit (`Precompute.forest`). `denominators` count every group of the step."""
+        return self.precompute.forest(self.algorithm, kept, denominators, state)

@@ -1,4 +1,4 @@
-"""The update of a step: the losses of its forests, part by part, then the optimiser; and what is not a number is traced to its group."""
+"""One optimiser step: forward and backward in micro-batches, then the update. A non-finite loss or gradient is traced to its group."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from ikusei.types import Group
 
 
 class NonFinite(FloatingPointError):
-    """A loss or a gradient is no number; the message names the group. The update was not made."""
+    """A loss or gradient is NaN or infinite; the message names the group. No update was made."""
 
 
 def update(policy: Policy, pieces: Sequence[tuple[Forest, LossFunction]], tokens_per_microbatch: int, lr: float) -> Metrics:
-    """One optimiser step on the sum of the losses, part by part. Raises FloatingPointError before the weights are touched."""
+    """One optimiser step on the sum of the losses, in micro-batches. Returns the metrics of losses and step. Raises FloatingPointError,
+    with the weights unchanged, where the loss or the gradient is not finite."""
     total: Metrics = {}
     for forest, loss in pieces:
-        for part in forest.split(tokens_per_microbatch) if forest.trees else []:
-            for name, value in policy.forward_backward(part, loss).items():
+        for microbatch in forest.split(tokens_per_microbatch) if forest.trees else []:
+            for name, value in policy.forward_backward(microbatch, loss).items():
                 total[name] = total.get(name, 0.0) + value
     if not math.isfinite(total.get("loss", 0.0)):
         policy.zero_grad()
@@ -29,8 +30,8 @@ def update(policy: Policy, pieces: Sequence[tuple[Forest, LossFunction]], tokens
 
 
 @contextmanager
-def naming(policy: Policy, number: int, groups: Sequence[Group], forest: Forest, loss: LossFunction) -> Iterator[None]:
-    """Around an update: what is no number there is a NonFinite that names step `number` (from 0) and the group."""
+def traced(policy: Policy, number: int, groups: Sequence[Group], forest: Forest, loss: LossFunction) -> Iterator[None]:
+    """Around an update: turns FloatingPointError into NonFinite, which names step `number` (from 0) and the group."""
     try:
         yield
     except FloatingPointError as error:
@@ -38,7 +39,7 @@ def naming(policy: Policy, number: int, groups: Sequence[Group], forest: Forest,
 
 
 def blame(policy: Policy, forest: Forest, groups: Sequence[Group], loss: LossFunction) -> str:
-    """Which group makes the loss no number, in words."""
+    """Names the first group whose loss is not finite."""
     for group, tree in zip(groups, forest.each_tree(), strict=True):
         out = policy.forward(tree)
         if not math.isfinite(float(loss(out, tree.to(out.logp_M.device)).value)):
@@ -47,11 +48,11 @@ def blame(policy: Policy, forest: Forest, groups: Sequence[Group], loss: LossFun
 
 
 def with_gap(loss: LossFunction) -> LossFunction:
-    """The loss, and as a metric how far the policy's log-probs lie from the sampler's (mean over tokens, nats)."""
+    """The loss with one more metric, `sampling/logp_gap`: mean |log pi - log pi_sampled| over target tokens, in nats."""
 
     def measured(out: Outputs, forest: Forest) -> Loss:
         result = loss(out, forest)
-        gap = (out.logp_M.detach() - forest["sampled_logp_M"]).abs().sum() / forest.totals.laid_tokens
+        gap = (out.logp_M.detach() - forest["sampled_logp_M"]).abs().sum() / forest.denominators.laid_tokens
         return Loss(result.value, {**result.metrics, "sampling/logp_gap": gap})
 
     return measured

@@ -1,12 +1,12 @@
-"""Low-rank adapters (LoRA, arXiv:2106.09685): a large model learns by a few small matrices beside its frozen ones.
+"""Low-rank adapters (LoRA, arXiv:2106.09685): a few small matrices are trained beside the frozen weights.
 
-    W x  becomes  W x + alpha / rank * B A x          A [rank, i] random, B [o, rank] zero: at first the model is what it was
+    W x  becomes  W x + alpha / rank * B A x          A [rank, i] random, B [o, rank] zero, so the initial model is unchanged
 
-peft puts them in; only they are trained, so gradients, moments and checkpoints are theirs alone. What the model was before them is the
-model with them switched off, which serves as the reference and costs no memory. Frozen matrices may be held in bf16, where they are
-computed in it, or in 4 bits (QLoRA, arXiv:2305.14314: nf4, its scales in 8 bits), by bitsandbytes. Exports have the adapters added into
-the weights that they were trained beside, so that what is loaded afterwards, the next stage too, is a plain model and says the same. It
-cannot be rounded to 4 bits again: what the adapters added is less than the rounding, and would be lost (load.py refuses).
+peft inserts them. Only they are trained, so gradients, moments and checkpoints are theirs alone. With the adapters switched off, the model
+is the initial one, and serves as a reference that costs no memory. Frozen matrices are stored in bf16 where computation is in bf16, or in
+4 bits (QLoRA, arXiv:2305.14314: nf4, scales in 8 bits) by bitsandbytes. Exports have the adapters merged into the weights that they were
+trained beside, so that what is loaded later, also by the next stage, is an equal plain model. It must not be quantised to 4 bits again: the
+rounding error is larger than what the adapters learned (load.py refuses).
 
 Left out: adapters on embeddings and heads, and dropout, since training stays in evaluation mode (body.py).
 """
@@ -26,15 +26,15 @@ from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
 
-TRAINED_IN = "trained_in_bits"  # of a configuration: the adapters that were added were trained beside weights of so many bits
+TRAINED_IN = "trained_in_bits"  # configuration key of an export: its adapters were trained beside weights of so many bits
 NAME = "default"  # of the adapter, by peft's own custom
 MISSING = "policy.lora: it needs {library}, which is not installed; pip install 'ikusei[lora]', or drop the key and train all weights"
 
 
 @dataclass(frozen=True)
 class Lora:
-    """`targets` are the ends of the names of the layers that get one, such as q_proj and v_proj; none given: every linear layer but the
-    head. `alpha` None: twice the rank. With `bits` 4 the frozen matrices are held in 4 bits."""
+    """`targets` are name suffixes of the layers that get an adapter, such as q_proj and v_proj; (): every linear layer but the head.
+    `alpha` None: twice the rank. With `bits` 4 the frozen matrices are stored in 4 bits."""
 
     rank: int = 16
     alpha: int | None = None
@@ -49,8 +49,8 @@ class Lora:
 
 
 def adapt(model: PreTrainedModel, settings: Lora, seed: int) -> PreTrainedModel:
-    """Puts adapters into the model, in place; everything else no longer asks for gradients. Raises ValueError where peft is missing or a
-    target is not in the model."""
+    """Inserts adapters, in place, and freezes all other weights. Raises ValueError where peft is missing or a target is not in the
+    model."""
     _installed("peft")
     from peft import LoraConfig
 
@@ -76,7 +76,7 @@ def adapt(model: PreTrainedModel, settings: Lora, seed: int) -> PreTrainedModel:
 
 
 def four_bits() -> BitsAndBytesConfig:
-    """How `from_pretrained` is asked for them. They are computed in fp32 until `lighten`."""
+    """The configuration of `from_pretrained` for 4 bits. Computation is in fp32 until `lighten`."""
     _installed("peft")
     _installed("bitsandbytes")
     return BitsAndBytesConfig(
@@ -85,7 +85,7 @@ def four_bits() -> BitsAndBytesConfig:
 
 
 def lighten(model: nn.Module) -> None:
-    """What is frozen under an adapter, held or computed in bf16: for a model that is computed in it."""
+    """Stores the frozen weights under adapters in bf16, or computes with them in bf16 where they are in 4 bits."""
     for module in adapters(model):
         if is_quantised(module.base_layer):
             module.base_layer.compute_dtype = torch.bfloat16
@@ -107,7 +107,7 @@ def is_quantised(module: nn.Module) -> bool:
 
 
 def weight_of(module: Any) -> Tensor:
-    """[o, i] of a linear layer, in full, with what its adapter adds."""
+    """[o, i] the weight of a linear layer, dequantised, adapter included."""
     if is_adapted(module):
         return weight_of(module.base_layer) + module.get_delta_weight(NAME)
     if not is_quantised(module):
@@ -119,7 +119,7 @@ def weight_of(module: Any) -> Tensor:
 
 @contextmanager
 def switched_off(model: nn.Module) -> Iterator[None]:
-    """The model as it was before its adapters."""
+    """Switches the adapters off inside the block."""
     found = adapters(model)
     for module in found:
         module.enable_adapters(False)
@@ -132,8 +132,8 @@ def switched_off(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def merged(model: PreTrainedModel) -> PreTrainedModel:
-    """The plain model in fp32 with the adapters added into the weights, for saving: in the CPU's memory, matrix by matrix, so that a GPU
-    needs no room for it. The model itself where it has none. What is no weight (a table of angles) is left out."""
+    """A plain fp32 model with the adapters merged into the weights, for saving. Built in CPU memory, matrix by matrix. The model itself
+    where it has no adapters. Buffers that are not saved (rotary tables) are left out."""
     if not adapters(model):
         return model
     config: Any = copy.deepcopy(model.config)
@@ -152,7 +152,7 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _in_full(model: PreTrainedModel, whole: nn.Module, name: str) -> Tensor:
-    """The tensor that the parameter `name` of the plain model has."""
+    """The tensor of the plain model's parameter `name`."""
     owner, _, last = name.rpartition(".")
     module: Any = model.get_submodule(owner)
     layer = module.base_layer if is_adapted(module) else module
@@ -163,18 +163,19 @@ def _in_full(model: PreTrainedModel, whole: nn.Module, name: str) -> Tensor:
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:
-    """What is trained, by name."""
+    """The trainable weights, by name."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def adapter_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Those of the adapters, by name, also of a copy that is trained no longer."""
+    """The adapters' weights, by name, also where they are frozen."""
     return {name: p.detach() for name, p in model.named_parameters() if ".lora_" in name}
 
 
 @torch.no_grad()
-def take_weights(model: nn.Module, saved: Mapping[str, Tensor], share: float = 1.0) -> None:
-    """Takes up what `trained_weights` or `adapter_weights` gave: to the bit, or a share of it beside what was there."""
+def restore_trained(model: nn.Module, saved: Mapping[str, Tensor], share: float = 1.0) -> None:
+    """own = share * saved + (1 - share) * own, for the weights of `trained_weights` or `adapter_weights`; a share of 1 restores
+    bit-equal."""
     own = dict(model.named_parameters())
     for name, weight in saved.items():
         own[name].lerp_(weight.to(own[name].device), share) if share < 1 else own[name].copy_(weight)

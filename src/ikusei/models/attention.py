@@ -1,10 +1,10 @@
 """Attention for forests and for decoding, registered with transformers' `AttentionInterface` under one name.
 
 A model loaded with `attn_implementation="ikusei"` computes its queries, keys and values as ever and hands them here, with a `layout` that
-travels as a keyword of `model.forward` through every layer (and through gradient checkpointing). The layout knows who may look at whom:
+is passed as a keyword of `model.forward` through every layer (and through gradient checkpointing). The layout defines the mask:
 
-    ForestLayout   one row [1, N] holding trees: a token sees its own leaf up to itself, and its root
-    Slots          (samplers/slots.py) one new token in each of B slots, over the keys and values kept there
+    ForestLayout   one row [1, N] of trees: a token attends to its own leaf up to itself, and to its root
+    KVCache          (samplers/kv_cache.py) one new token in each of B slots, over the cached keys and values
 
 A GPU is served by flex.py; on a CPU layers without windows and caps by flash.py. Otherwise the row is cut into blocks of queries and keys,
 gathered by index and padded inside the block alone; everything outside attention is free of padding. Trees whose root is long stay whole,
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from ikusei.forest import Forest, Tree
-from ikusei.models.flash import Part, flash_forest, padded, parts_of
+from ikusei.models.flash import AttentionCall, attention_calls, flash_forest, padded
 from ikusei.models.flex import FlexForest
 
 NAME = "ikusei"
@@ -35,7 +35,7 @@ COPIES = 4  # leaves go in a batch of their own while that copies keys and value
 
 @dataclass(frozen=True)
 class Form:
-    """How a layer wants its scores: multiplied by `scaling`, seeing at most `window` tokens back, capped by tanh at `softcap`."""
+    """A layer's attention parameters: scores times `scaling`, a sliding `window` in tokens, tanh capping at `softcap`."""
 
     scaling: float
     window: int | None = None
@@ -43,18 +43,18 @@ class Form:
 
 
 class Layout(Protocol):
-    """Who may look at whom. Receives [B, heads, tokens, dim] and returns the same shape as the queries."""
+    """Computes attention under its own mask. Tensors are [B, heads, tokens, dim]; the output has the shape of the queries."""
 
     def attend(self, layer: nn.Module, query: Tensor, key: Tensor, value: Tensor, form: Form) -> Tensor: ...
 
 
 def attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, layout: Layout, **asked: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, layout: Layout, **options: Any
 ) -> tuple[Tensor, None]:
-    """The function that transformers calls in each layer. Dropout is never applied; what else is asked for and unknown here (attention
-    sinks, biases) makes the probe at loading time find a difference, and the model is laid out padded instead."""
-    scaling = asked.get("scaling")
-    form = Form(query.shape[-1] ** -0.5 if scaling is None else scaling, asked.get("sliding_window"), asked.get("softcap"))
+    """The function that transformers calls in each layer. Dropout is never applied. Where a layer needs what is unknown here (attention
+    sinks, biases), the probe at loading time finds a difference, and the padded layout is used instead."""
+    scaling = options.get("scaling")
+    form = Form(query.shape[-1] ** -0.5 if scaling is None else scaling, options.get("sliding_window"), options.get("softcap"))
     return layout.attend(module, query, key, value, form).transpose(1, 2), None
 
 
@@ -88,19 +88,19 @@ class Block:
             allowed = ((leaf_k == leaf_q) | (leaf_k == -1)) & (at_k <= at_q) & (self.key >= 0)[:, None, :]
             if window is not None:
                 allowed &= at_q - at_k < window
-            allowed[:, :, 0] |= self.query < 0  # a padded query looks somewhere, so that its softmax is a number; nobody reads it
+            allowed[:, :, 0] |= self.query < 0  # a padded query needs one key, so that its softmax is finite; its output is not read
             mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, float("-inf"))
             self.masks[window, dtype] = mask.unsqueeze(1)
         return self.masks[window, dtype]
 
 
 class ForestLayout:
-    """The attention of one part of a forest, for all layers. With `keep`, each layer's keys and values stay readable in `kept`."""
+    """The attention of a forest, for all layers. With `keep`, each layer's keys and values are stored in `kept`."""
 
     def __init__(self, forest: Forest, keep: bool = False) -> None:
         self.forest = forest
         self.kept: dict[nn.Module, tuple[Tensor, Tensor]] | None = {} if keep else None
-        self.forms: set[Form] = set()  # what the layers asked for
+        self.forms: set[Form] = set()  # of the layers seen
 
     def attend(self, layer: nn.Module, query: Tensor, key: Tensor, value: Tensor, form: Form) -> Tensor:
         """query [1, H, N, D], key and value [1, Hkv, N, D] -> [1, H, N, D]."""
@@ -115,14 +115,14 @@ class ForestLayout:
         query_N, key_N, value_N = (x[0].transpose(0, 1) for x in (query, key, value))  # [N, heads, D]
         plain = form.softcap is None and (form.window is None or form.window > self.longest)
         if plain:
-            seen_N = flash_forest(query_N, key_N, value_N, self.parts, form.scaling)
+            seen_N = flash_forest(query_N, key_N, value_N, self.calls, form.scaling)
         else:
             seen_N = self._by_blocks(query_N, key_N, value_N, form)
         return seen_N.transpose(0, 1).unsqueeze(0)
 
     @cached_property
-    def parts(self) -> list[Part]:
-        return parts_of(self.forest.trees)
+    def calls(self) -> list[AttentionCall]:
+        return attention_calls(self.forest.trees)
 
     @cached_property
     def flex(self) -> FlexForest:
@@ -140,7 +140,7 @@ class ForestLayout:
 
     @cached_property
     def place_N(self) -> Tensor:
-        """Where each row of N stands in the blocks' outputs, one after the other."""
+        """The index of each row of N in the concatenated outputs of the blocks."""
         rows = torch.cat([block.query.flatten() for block in self.blocks])
         place = torch.empty(self.forest.tokens_N.numel(), dtype=torch.long, device=rows.device)
         place[rows[rows >= 0]] = (rows >= 0).nonzero().squeeze(1)
@@ -161,7 +161,7 @@ def _gather(x_N: Tensor, rows: Tensor) -> Tensor:
 
 
 def _blocks(trees: tuple[Tree, ...]) -> list[tuple[Tensor, Tensor]]:
-    """Rows of queries and of keys for each block. Alike lengths (within a factor of two) share a block."""
+    """The rows of queries and keys of each block. Similar lengths (within a factor of two) share a block."""
     buckets: dict[tuple[str, int, int], list[tuple[range, range, range]]] = defaultdict(list)  # queries, keys: root then leaf
     for tree in trees:
         root, nothing = range(tree.start, tree.start + tree.root), range(0)

@@ -1,7 +1,7 @@
 """The layers of a model below its heads, run over a forest: hidden states of the rows that a head reads.
 
-Every head shares this: words (causal.py), a reward or a value (heads.py). Dropout is off from the moment of loading: the model stays in
-evaluation mode, also while it trains.
+Shared by all heads: the language model head (causal.py), reward and value heads (heads.py). Dropout is always off: the model stays in
+evaluation mode, also in training.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ikusei.forest import Forest
 from ikusei.models.attention import NAME, ForestLayout, Layout
-from ikusei.models.fused_decoder import Stack
+from ikusei.models.fused_decoder import FusedDecoder
 
 At = Literal["predicts", "last"]
 
@@ -29,28 +29,27 @@ def prepare(model: PreTrainedModel, layout: str) -> PreTrainedModel:
 
 
 class Body:
-    """Layers and how they are run. `layout` is "forest" (one row holding all trees) or "padded" (one row [root | leaf] a response; a causal
-    model never looks right, so padding on the right needs no mask)."""
+    """`layout` is "forest" (one row with all trees) or "padded" (one row [root | leaf] for each response; causal attention needs no mask
+    for padding on the right)."""
 
     def __init__(self, module: nn.Module, layout: str) -> None:
         self.module, self.layout = module, layout
-        self.stack = Stack.of(module) if layout == "forest" else None
+        self.fused = FusedDecoder.of(module) if layout == "forest" else None
         self.checkpointed = False
 
     def __call__(self, tokens: Tensor, position: Tensor, layout: Layout, rows: Tensor | None = None) -> Tensor:
-        """tokens and positions [B, T] -> hidden states [B, T, d], as `layout` lets them see each other; of these columns alone, where
-        `rows` are given."""
-        if self.stack is not None:
-            return self.stack(tokens, position, layout, self.checkpointed, rows)
+        """tokens and positions [B, T] -> hidden states [B, T, d] under the mask of `layout`; with `rows`, of these columns alone."""
+        if self.fused is not None:
+            return self.fused(tokens, position, layout, self.checkpointed, rows)
         states = self.module(input_ids=tokens, position_ids=position, use_cache=False, layout=layout).last_hidden_state
         return states if rows is None else states.index_select(1, rows)
 
     def plain(self, tokens: Tensor) -> Tensor:
-        """[B, T] -> [B, T, d] in transformers' own attention, which a body that takes no forest is left with."""
+        """[B, T] -> [B, T, d] with transformers' own attention, for the padded layout."""
         return self.module(input_ids=tokens, use_cache=False).last_hidden_state
 
     def hidden(self, forest: Forest, at: At) -> Tensor:
-        """The hidden states before each scored token, [M, d], or of each response's last token, [R, d]."""
+        """The hidden states that predict each target token, [M, d], or of each response's last token, [R, d]."""
         if self.layout == "forest":
             rows, again = torch.unique(forest.predicts_M if at == "predicts" else forest.last_R, return_inverse=True)
             return self(forest.tokens_N[None], forest.position_N[None], ForestLayout(forest), rows)[0].index_select(0, again)
@@ -62,8 +61,7 @@ class Body:
         return states[torch.arange(len(rows), device=states.device), ends]
 
     def checkpoint_layers(self) -> None:
-        """Keep only each layer's input for the backward and compute the rest again. Done here and not by transformers, which would have
-        the layers believe that they train, and so turn their dropout on and their cache off."""
+        """Gradient checkpointing by layer. transformers' own would set training mode, which turns dropout on and the cache off."""
         self.checkpointed = True
         for module in self.module.modules():
             if isinstance(module, GradientCheckpointingLayer):
@@ -71,17 +69,17 @@ class Body:
 
 
 def _checkpointed(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """The layer's own forward; a method bound to the layer, so that a copy of the model has its own."""
+    """The layer's forward, checkpointed. Bound to the layer, so that a copy of the model has its own."""
     forward = type(layer).forward
     return checkpoint(forward, layer, *args, use_reentrant=False, **kwargs) if torch.is_grad_enabled() else forward(layer, *args, **kwargs)
 
 
 def configured(model: PreTrainedModel, name: str, default: Any = None) -> Any:
-    """What the model's configuration says under a standard name, or under the older name that it maps it to (GPT-2's `n_positions`)."""
-    return said_by(model.config, name, default)
+    """A value of the model's configuration by its standard name; older names are mapped (GPT-2's `n_positions`)."""
+    return config_value(model.config, name, default)
 
 
-def said_by(config: PreTrainedConfig, name: str, default: Any = None) -> Any:
+def config_value(config: PreTrainedConfig, name: str, default: Any = None) -> Any:
     """The same of a configuration alone."""
     config = config.get_text_config()
     value = config.to_dict().get(config.attribute_map.get(name, name))
@@ -89,18 +87,18 @@ def said_by(config: PreTrainedConfig, name: str, default: Any = None) -> Any:
 
 
 def context_of(model: PreTrainedModel) -> int:
-    """How many tokens fit: prompt and response together."""
+    """The context length in tokens."""
     return configured(model, "max_position_embeddings", 1 << 30)
 
 
-def num_words(model: PreTrainedModel) -> int:
-    """How many different tokens the model reads."""
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """The number of rows of the input embedding."""
     embeddings: Any = model.get_input_embeddings()
     return embeddings.weight.shape[0]
 
 
 def plain_attention(model: PreTrainedModel) -> str:
-    """transformers' own attention that is right for this model: torch's kernel cannot cap scores, and not every model can use it."""
+    """The implementation in transformers to use: sdpa, or eager where scores are capped or the model does not support sdpa."""
     capped = configured(model, "attn_logit_softcapping") is not None
     return "sdpa" if model._supports_sdpa and not capped else "eager"
 

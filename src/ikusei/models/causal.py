@@ -1,8 +1,8 @@
-"""A transformers causal language model in two halves: the body gives hidden states, the head gives logits of the rows asked for.
+"""A transformers causal language model as body and head: hidden states, and log-probs of the target tokens.
 
-The head is never run on rows that nobody scores, and in blocks (words.py), so that logits [M, vocabulary] never exist as a whole.
-The model's own logit scale (Granite, Cohere) and cap (Gemma 2) are applied from its configuration; `models/probe.py` verifies both halves
-against the whole model.
+The head runs on the rows of target tokens only, and in blocks (logprobs.py), so that logits [M, vocabulary] never exist as a whole. The
+model's logit scale (Granite, Cohere) and cap (Gemma 2) are applied from its configuration; `models/probe.py` verifies both against the
+whole model.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from transformers import PreTrainedModel
 from ikusei.forest import Forest, Outputs
 from ikusei.models.body import Body, configured, context_of, prepare
 from ikusei.models.heads import Critic
-from ikusei.models.logprobs import Head, score_words
+from ikusei.models.logprobs import Head, token_logprobs
 
 
 class CausalModel:
-    """Body and head of one model, and the critic that stands beside it where one is needed. `layout` is "forest" or "padded"."""
+    """Body and head of a model, and its critic where one is needed. `layout` is "forest" or "padded"."""
 
     def __init__(self, model: PreTrainedModel, layout: str = "forest", precision: str = "fp32", critic: Critic | None = None) -> None:
         head = model.get_output_embeddings()
@@ -30,7 +30,7 @@ class CausalModel:
         self.model, self.head, self.critic = prepare(model, layout), head, critic
         self.body = Body(model.base_model, layout)
         self.takes_positions = "position_ids" in inspect.signature(model.base_model.forward).parameters
-        self.cache_is_right: bool | None = None  # of transformers' own cache: tried when it is first wanted
+        self.cache_is_right: bool | None = None  # of transformers' own cache; tested on first use (lockstep.py)
         self.layout = layout
         self.precision = precision
         self.logit_scale = configured(model, "logit_scale", 1.0) / configured(model, "logits_scaling", 1.0)
@@ -42,7 +42,7 @@ class CausalModel:
 
     @property
     def context(self) -> int:
-        """How many tokens fit: prompt and response together."""
+        """The context length in tokens."""
         return context_of(self.model)
 
     @property
@@ -50,21 +50,21 @@ class CausalModel:
         return self.head.weight.shape[0]
 
     def autocast(self) -> torch.autocast:
-        """Compute in bf16 where that is the precision; the weights stay in fp32."""
+        """bf16 autocast where that is the precision; the weights stay in fp32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def logits(self, hidden: Tensor, head: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """[..., d] -> logits [..., vocabulary] in fp32, as the whole model gives them. `head` does what the model's own does."""
+        """[..., d] -> logits [..., vocabulary] in fp32, scaled and capped. `head` replaces the model's own."""
         logits = (head or self.head)(hidden).float()
         if self.logit_scale != 1:
             logits = logits * self.logit_scale
         return logits if self.logit_cap is None else torch.tanh(logits / self.logit_cap) * self.logit_cap
 
     def outputs(self, forest: Forest) -> Outputs:
-        """Log-probs and entropies of the forest's scored tokens, and the critic's values before them, differentiable."""
+        """Log-probs and entropies of the forest's target tokens, and the critic's values before them; differentiable."""
         head = Head(self.head.weight, self.head.bias, self.logit_scale, self.logit_cap)
         with self.autocast():
             hidden_M = self.body.hidden(forest, "predicts")
-            logp_M, entropy_M = score_words(head, hidden_M, forest.target_M, forest.temperature_R[forest.response_M])
+            logp_M, entropy_M = token_logprobs(head, hidden_M, forest.target_M, forest.temperature_R[forest.response_M])
             value_M = None if self.critic is None else self.critic.value(hidden_M, forest)
         return Outputs(logp_M, entropy_M, value_M)

@@ -1,6 +1,6 @@
-"""log P of token sequences after others, and whether greedy decoding would write them: what benchmarks of multiple choice ask.
+"""Log-likelihood of continuations, and whether they are the greedy ones: for multiple-choice benchmarks.
 
-Continuations of one context are the leaves of one tree, so a question is computed once for all of its choices.
+Continuations of one context are leaves of one tree, so a question is computed once for all of its choices.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch import Tensor
 
 from ikusei.forest import Forest, plant
 from ikusei.models.causal import CausalModel
-from ikusei.models.score import TOKENS_PER_PART
+from ikusei.models.score import TOKENS_PER_MICROBATCH
 from ikusei.types import Group, Prompt, Response
 
-ROWS = 256  # whose logits exist at one time
+ROWS = 256  # of logits in memory at one time
 
 Pair = tuple[Sequence[int], Sequence[int]]  # the tokens of a context, and of what follows it
 
 
 def continuations(causal: CausalModel, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
-    """(log P in nats, whether each token is the likeliest) of each pair. A context that does not fit loses its beginning; the last token is
-    predicted and not read, so one more token than the model's context holds has room. Raises ValueError where the rest does not fit."""
+    """(log p in nats, whether it is the greedy continuation) of each pair. Contexts that are too long are truncated on the left. The last
+    token is not an input, so the context length plus 1 fits. Raises ValueError where a continuation alone does not fit."""
     same: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, (context, tokens) in enumerate(pairs):
         if len(tokens) > causal.context:
@@ -41,12 +41,12 @@ def continuations(causal: CausalModel, pairs: Sequence[Pair]) -> list[tuple[floa
 
 
 def _batches(pairs: Sequence[Pair], same: dict[tuple[int, ...], list[int]]) -> Iterator[list[tuple[Group, list[int]]]]:
-    """Trees with the places of their leaves in `pairs`, of about as many tokens together as go through the model at once."""
+    """Batches of trees, with the indices of their leaves in `pairs`, of at most about TOKENS_PER_MICROBATCH tokens."""
     batch, used = [], 0
     for context, indices in same.items():
         leaves = tuple(Response(tuple(tokens), (True,) * len(tokens), "") for tokens in (pairs[index][1] for index in indices))
         size = len(context) + sum(len(leaf.tokens) for leaf in leaves)
-        if batch and used + size > TOKENS_PER_PART:
+        if batch and used + size > TOKENS_PER_MICROBATCH:
             yield batch
             batch, used = [], 0
         batch.append((Group(Prompt("", context, ""), leaves), indices))
@@ -57,14 +57,14 @@ def _batches(pairs: Sequence[Pair], same: dict[tuple[int, ...], list[int]]) -> I
 
 @torch.inference_mode()
 def _read(causal: CausalModel, forest: Forest) -> tuple[Tensor, Tensor]:
-    """[M] log p of each token, and whether it is the likeliest."""
+    """[M] log p of each token, and whether it is the argmax."""
     logp, greedy = [], []
     inside = replace(forest, position_N=forest.position_N.clamp(max=causal.context - 1))  # of last tokens, which nothing is read from
-    for part in inside.split(TOKENS_PER_PART):
-        part = part.to(causal.device)
+    for each in inside.split(TOKENS_PER_MICROBATCH):
+        microbatch = each.to(causal.device)
         with causal.autocast():
-            hidden_M = causal.body.hidden(part, "predicts")
-            for hidden, target in zip(hidden_M.split(ROWS), part.target_M.split(ROWS), strict=True):
+            hidden_M = causal.body.hidden(microbatch, "predicts")
+            for hidden, target in zip(hidden_M.split(ROWS), microbatch.target_M.split(ROWS), strict=True):
                 logits = causal.logits(hidden)
                 logp.append(logits.log_softmax(-1).gather(1, target[:, None]).squeeze(1).cpu())
                 greedy.append((logits.argmax(-1) == target).cpu())

@@ -9,15 +9,15 @@ import torch
 from transformers import PreTrainedModel
 
 from ikusei.models.adapter import Lora, adapt
-from ikusei.models.body import context_of, num_words
+from ikusei.models.body import context_of, vocabulary_size
 from ikusei.models.heads import Critic, RewardModel, zero_head
 from ikusei.models.load import load_reward_model
 from ikusei.models.probe import probe
 
 
 def make_critic(model: PreTrainedModel, kind: str, layout: str, lora: Lora | None, seed: int) -> Critic:
-    """`kind` is "head", "separate" or the folder of a reward model, which gives its body and its head, so that the critic begins as what it
-    says. Beside a policy with adapters a body has some too: a copy of the policy's, or with `lora` its own."""
+    """`kind` is "head", "separate", or the folder of a reward model, whose body and head initialise the critic. For a policy with
+    adapters, a separate body has adapters too."""
     size = model.config.get_text_config().hidden_size
     if kind == "head":
         return Critic(zero_head(size, model.device))
@@ -26,7 +26,7 @@ def make_critic(model: PreTrainedModel, kind: str, layout: str, lora: Lora | Non
     if "/" not in kind and not Path(kind).is_dir():
         raise ValueError(f"policy.critic: got {kind!r}; allowed: head, separate, or the folder of a reward model")
     weights = load_reward_model(kind)
-    theirs, ours = ((num_words(each), context_of(each)) for each in (weights, model))
+    theirs, ours = ((vocabulary_size(each), context_of(each)) for each in (weights, model))
     found = probe(weights, RewardModel).layout
     if theirs[0] < ours[0] or theirs[1] < ours[1] or found != layout:
         raise ValueError(

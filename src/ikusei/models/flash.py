@@ -80,7 +80,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Part:
+class AttentionCall:
     """Queries that look at keys: at those up to themselves, at all of them, or where `mask` [B, 1, Tq, Tk] is 0 and not -inf."""
 
     query: Run | Batch
@@ -89,10 +89,10 @@ class Part:
     mask: Tensor | None = None
 
 
-def parts_of(trees: Sequence[Tree]) -> list[Part]:
-    """A part that looks at a root comes after those in which its leaves look at themselves."""
+def attention_calls(trees: Sequence[Tree]) -> list[AttentionCall]:
+    """A call that looks at a root comes after those in which its leaves look at themselves."""
     runs: list[range] = []
-    to_roots: list[Part] = []
+    to_roots: list[AttentionCall] = []
     copied: dict[tuple[int, int], list[tuple[range, range]]] = defaultdict(list)
     for tree in trees:
         root, end = range(tree.start, tree.start + tree.root), tree.start + tree.size
@@ -109,32 +109,32 @@ def parts_of(trees: Sequence[Tree]) -> list[Part]:
             else:
                 copied[length.bit_length(), tree.root.bit_length()].append((root, leaf))
         if tree.root >= LONG and tree.leaves:
-            to_roots.append(Part(Run(slice(root.stop, end)), Run(slice(root.start, root.stop)), "at all"))
+            to_roots.append(AttentionCall(Run(slice(root.stop, end)), Run(slice(root.start, root.stop)), "at all"))
     return [*_backward_looking(runs), *map(_with_copies, copied.values()), *to_roots]
 
 
-def _backward_looking(runs: Sequence[range]) -> list[Part]:
+def _backward_looking(runs: Sequence[range]) -> list[AttentionCall]:
     """Each long run by itself; the short ones in batches of like lengths, padded at the end, where nobody looks."""
     short: dict[int, list[range]] = defaultdict(list)
-    parts = []
+    calls = []
     for run in runs:
         if len(run) >= LONG:
             rows = Run(slice(run.start, run.stop))
-            parts.append(Part(rows, rows, "back"))
+            calls.append(AttentionCall(rows, rows, "back"))
         elif run:
             short[len(run).bit_length()].append(run)
     batches = [Batch(padded(batch)) for batch in short.values()]
-    return parts + [Part(rows, rows, "back") for rows in batches]
+    return calls + [AttentionCall(rows, rows, "back") for rows in batches]
 
 
-def _with_copies(pairs: Sequence[tuple[range, range]]) -> Part:
+def _with_copies(pairs: Sequence[tuple[range, range]]) -> AttentionCall:
     roots, leaves = (padded(runs) for runs in zip(*pairs, strict=True))
     T = leaves.shape[1]
     own = torch.ones(T, T, dtype=torch.bool).tril() & (leaves >= 0)[:, None, :]
     own |= torch.eye(T, dtype=torch.bool)  # a padded query looks at itself, so that its softmax is a number
     seen = torch.cat([(roots >= 0)[:, None, :].expand(-1, T, -1), own], 2)
     mask = torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))
-    return Part(Batch(leaves), Batch(torch.cat([roots, leaves], 1)), "by mask", mask.unsqueeze(1))
+    return AttentionCall(Batch(leaves), Batch(torch.cat([roots, leaves], 1)), "by mask", mask.unsqueeze(1))
 
 
 def padded(runs: Sequence[range]) -> Tensor:
@@ -145,27 +145,27 @@ def padded(runs: Sequence[range]) -> Tensor:
     return rows
 
 
-def flash_forest(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Part], scaling: float) -> Tensor:
+def flash_forest(query: Tensor, key: Tensor, value: Tensor, calls: Sequence[AttentionCall], scaling: float) -> Tensor:
     """query [N, H, D], key and value [N, Hkv, D] -> [N, H, D]."""
-    return _FlashForest.apply(query, key, value, parts, scaling)  # pyright: ignore[reportReturnType]
+    return _FlashForest.apply(query, key, value, calls, scaling)  # pyright: ignore[reportReturnType]
 
 
 class _FlashForest(torch.autograd.Function):
-    """Each part by itself; those that see a root are joined to what they saw of themselves."""
+    """Each call by itself; those that see a root are joined to what they saw of themselves."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Part], scaling: float) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, calls: Sequence[AttentionCall], scaling: float) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         out, lse = torch.empty_like(query, memory_format=CONTIGUOUS), torch.empty(*query.shape[:2], 1)
-        for part in parts:
-            q, k, v = _taken(part, query, key, value)
-            seen, mass = forward_kernel(q, k, v, 0.0, part.looks == "back", attn_mask=_mask(part, q), scale=scaling)
+        for call in calls:
+            q, k, v = _taken(call, query, key, value)
+            seen, mass = forward_kernel(q, k, v, 0.0, call.looks == "back", attn_mask=_mask(call, q), scale=scaling)
             seen, mass = _unfolded(seen, query), _unfolded(mass.unsqueeze(-1), query)
-            if part.looks == "at all":  # these queries saw themselves before
-                seen, mass = joined(part.query.take(out), part.query.take(lse), seen, mass)
-            part.query.put(out, seen)
-            part.query.put(lse, mass)
+            if call.looks == "at all":  # these queries saw themselves before
+                seen, mass = joined(call.query.take(out), call.query.take(lse), seen, mass)
+            call.query.put(out, seen)
+            call.query.put(lse, mass)
         ctx.save_for_backward(query, key, value, out, lse)
-        ctx.parts, ctx.scaling = parts, scaling
+        ctx.calls, ctx.scaling = calls, scaling
         return out
 
     @staticmethod
@@ -174,34 +174,34 @@ class _FlashForest(torch.autograd.Function):
         query, key, value, out, lse = ctx.saved_tensors
         grad = grad.contiguous()
         grads = [torch.zeros_like(x, memory_format=CONTIGUOUS) for x in (query, key, value)]
-        for part in ctx.parts:
-            q, k, v = _taken(part, query, key, value)
-            o, g, mass = (_folded(part, x, key) for x in (out, grad, lse))
-            if part.query.nobody is not None:  # what is padded gets no weight and gives no gradient
-                nobody = part.query.nobody.repeat(1, 1, g.shape[2] // part.query.nobody.shape[2]).unsqueeze(-1)
+        for call in ctx.calls:
+            q, k, v = _taken(call, query, key, value)
+            o, g, mass = (_folded(call, x, key) for x in (out, grad, lse))
+            if call.query.nobody is not None:  # what is padded gets no weight and gives no gradient
+                nobody = call.query.nobody.repeat(1, 1, g.shape[2] // call.query.nobody.shape[2]).unsqueeze(-1)
                 g, mass = g.masked_fill(nobody, 0.0), mass.masked_fill(nobody, float("inf"))
-            back = part.looks == "back"
-            dq, dk, dv = backward_kernel(g, q, k, v, o, mass.squeeze(-1), 0.0, back, attn_mask=_mask(part, q), scale=ctx.scaling)
-            part.query.add(grads[0], _unfolded(dq, query))
-            part.key.add(grads[1], _summed(dk, key))
-            part.key.add(grads[2], _summed(dv, key))
+            back = call.looks == "back"
+            dq, dk, dv = backward_kernel(g, q, k, v, o, mass.squeeze(-1), 0.0, back, attn_mask=_mask(call, q), scale=ctx.scaling)
+            call.query.add(grads[0], _unfolded(dq, query))
+            call.key.add(grads[1], _summed(dk, key))
+            call.key.add(grads[2], _summed(dv, key))
         return *grads, None, None
 
 
-def _taken(part: Part, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _taken(call: AttentionCall, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """[B, heads, T, D] each, with as many heads of keys as of queries."""
-    k, v = part.key.take(key), part.key.take(value)
+    k, v = call.key.take(key), call.key.take(value)
     repeats = query.shape[1] // key.shape[1]
-    if repeats > 1 and part.looks == "back":
+    if repeats > 1 and call.looks == "back":
         k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
-    return _folded(part, query, key), k, v
+    return _folded(call, query, key), k, v
 
 
-def _folded(part: Part, x_N: Tensor, key: Tensor) -> Tensor:
+def _folded(call: AttentionCall, x_N: Tensor, key: Tensor) -> Tensor:
     """What belongs to queries, [N, H, D] -> [B, H, T, D]; or [B, Hkv, H / Hkv * T, D], where those that share a head of keys follow one
     another as if they were more rows, so that no keys are copied. The kernel's own "up to itself" knows no such rows."""
-    x = part.query.take(x_N)
-    return x if part.looks == "back" or x.shape[1] == key.shape[1] else x.unflatten(1, (key.shape[1], -1)).flatten(2, 3)
+    x = call.query.take(x_N)
+    return x if call.looks == "back" or x.shape[1] == key.shape[1] else x.unflatten(1, (key.shape[1], -1)).flatten(2, 3)
 
 
 def _unfolded(x: Tensor, query: Tensor) -> Tensor:
@@ -215,8 +215,8 @@ def _summed(grad: Tensor, key: Tensor) -> Tensor:
     return grad if grad.shape[1] == key.shape[1] else grad.unflatten(1, (key.shape[1], -1)).sum(2)
 
 
-def _mask(part: Part, q: Tensor) -> Tensor | None:
-    return None if part.mask is None else part.mask.to(q.dtype).repeat(1, 1, q.shape[2] // part.mask.shape[2], 1)
+def _mask(call: AttentionCall, q: Tensor) -> Tensor | None:
+    return None if call.mask is None else call.mask.to(q.dtype).repeat(1, 1, q.shape[2] // call.mask.shape[2], 1)
 
 
 def joined(seen: Tensor, mass: Tensor, more: Tensor, more_mass: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from ikusei.forest import Forest
 
 
 class FlexForest:
-    """The masks of one part of a forest, one for each window that a layer asks for."""
+    """The block masks of a forest, one for each sliding window."""
 
     def __init__(self, forest: Forest) -> None:
         self.position_N, self.leaf_N = forest.position_N, forest.leaf_N

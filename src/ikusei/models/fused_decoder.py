@@ -1,12 +1,12 @@
-"""The layers of the common block, called with few and large operations: what transformers' own modules say, in less time.
+"""Decoder layers of the Llama block in fewer, larger operations; numerically equal to transformers' modules.
 
     x = x + out(attention(rotate(norm(q)), rotate(norm(k)), v))      with q, k, v = qkv(rms_norm(x))
     x = x + down(act(gate(h)) * up(h))                               with h = rms_norm(x)
 
-`Stack.of` takes a body of a family that is built so and nothing else; `models/probe.py` then holds what it says against the plain model,
-as it does with every layout. Other bodies run through transformers' modules. In training each projection is called as the module that
-it is; for sampling `merged` lays the projections of one input side by side, in the precision that they are computed in.
-Norms and rotations have backwards of their own: torch's would keep and pass over twice as many tensors.
+`FusedDecoder.of` accepts only the model families that are built this way; the others run through transformers' modules. `models/probe.py`
+compares its outputs with the plain model's at loading time. For training, each projection stays a module of its own. For sampling, `merged`
+concatenates the projections of one input into one matrix, in the precision of the computation. RMSNorm and rotary embedding have
+hand-written backward passes: autograd's would keep and read twice as many tensors.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from torch.utils.checkpoint import checkpoint
 
 from ikusei.models.adapter import is_quantised, weight_of
 from ikusei.models.attention import Form, Layout
-from ikusei.models.linear import product
+from ikusei.models.linear import prepacked
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-STEADY = frozenset({"default", "linear", "llama3", "yarn"})  # rotary angles that depend on the position alone
+STEADY = frozenset({"default", "linear", "llama3", "yarn"})  # RoPE types whose angles depend on the position alone
 BODY = {"embed_tokens", "layers", "norm", "rotary_emb"}
 LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -33,14 +33,14 @@ MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 
 
 Angles = tuple[Tensor, Tensor]  # cos and sin
-Look = Callable[[nn.Module, Tensor, Tensor, Tensor, Form], Tensor]  # of a layer q [B, H, D], k and v [B, Hkv, D] -> seen [B, H * D]
+AttendStep = Callable[[nn.Module, Tensor, Tensor, Tensor, Form], Tensor]  # of a layer q [B, H, D], k and v [B, Hkv, D] -> seen [B, H * D]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What one layer computes with. `qkv` takes [..., d] and the angles, and gives queries, keys and values [..., heads, D], rotated."""
+class LayerOps:
+    """The operations of one layer. `qkv` maps [..., d] and the angles to queries, keys and values [..., heads, D], rotated."""
 
-    name: nn.Module  # what layouts know the layer by
+    name: nn.Module  # the attention module, by which layouts and caches identify the layer
     form: Form
     before_attention: Callable[[Tensor], Tensor]
     qkv: Callable[[Tensor, Angles], tuple[Tensor, Tensor, Tensor]]
@@ -50,17 +50,17 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Stack:
-    """A body: embedding, layers, last norm. `rotary` gives the angles of positions [...], as the layers take them."""
+class FusedDecoder:
+    """Embedding, layers and last norm. `rotary` maps positions [...] to the rotary angles."""
 
     body: Any
-    layers: tuple[Parts, ...]
+    layers: tuple[LayerOps, ...]
     last_norm: Callable[[Tensor], Tensor]
     rotary: Callable[[Tensor], Angles]
 
     @classmethod
-    def of(cls, body: nn.Module) -> Stack | None:
-        """The body as a stack, or None where it is not built so."""
+    def of(cls, body: nn.Module) -> FusedDecoder | None:
+        """The fused form of a body, or None where its architecture is another."""
         fits = _children(body) == BODY and all(map(_is_common, body.layers))  # pyright: ignore[reportArgumentType]
         config: Any = body.config
         if config.model_type not in FAMILIES or not fits or config.rope_parameters.get("rope_type", "default") not in STEADY:
@@ -69,52 +69,52 @@ class Stack:
         return cls(body, layers, _norm(body.norm), lambda position: _angles(body, position))
 
     def __call__(self, tokens: Tensor, position: Tensor, layout: Layout, checkpointed: bool = False, rows: Tensor | None = None) -> Tensor:
-        """tokens and positions [B, T] -> hidden states [B, T, d] after the last norm. `checkpointed` keeps only each layer's input. With
-        `rows`, hidden states of these columns alone: in the last layer only attention is computed for the others."""
+        """tokens and positions [B, T] -> hidden states [B, T, d] after the last norm. `checkpointed` is gradient checkpointing by layer.
+        With `rows`, hidden states of these columns alone: the last layer computes its MLP for them only."""
         x = self.body.embed_tokens(tokens)
         angles = self.rotary(position)
-        for parts in self.layers:
-            wanted = rows if parts is self.layers[-1] else None
+        for ops in self.layers:
+            wanted = rows if ops is self.layers[-1] else None
             if checkpointed and torch.is_grad_enabled():
-                x = checkpoint(_layer, parts, x, angles, layout, wanted, use_reentrant=False)
+                x = checkpoint(_layer, ops, x, angles, layout, wanted, use_reentrant=False)
             else:
-                x = _layer(parts, x, angles, layout, wanted)
+                x = _layer(ops, x, angles, layout, wanted)
         return self.last_norm(x)  # pyright: ignore[reportArgumentType]
 
-    def step(self, token_B: Tensor, position_B: Tensor, look: Look) -> Tensor:
+    def step(self, token_B: Tensor, position_B: Tensor, attend: AttendStep) -> Tensor:
         """One token in each row, [B] -> hidden states [B, d] after the last norm."""
         x, angles = self.body.embed_tokens(token_B), self.rotary(position_B)
-        for parts in self.layers:
-            x = x + parts.out(look(parts.name, *parts.qkv(parts.before_attention(x), angles), parts.form))
-            x = x + parts.mlp(parts.before_mlp(x))
+        for ops in self.layers:
+            x = x + ops.out(attend(ops.name, *ops.qkv(ops.before_attention(x), angles), ops.form))
+            x = x + ops.mlp(ops.before_mlp(x))
         return self.last_norm(x)
 
-    def merged(self, dtype: torch.dtype, context: int, rows: int) -> Stack:
-        """As the weights are now, for sampling: without gradients, and it does not follow the next step. `context` is the longest position
-        asked for, plus 1; `rows` is about how many tokens go through it at a time. Matrices in 4 bits are used as they are."""
+    def merged(self, dtype: torch.dtype, context: int, rows: int) -> FusedDecoder:
+        """A copy of the current weights for sampling, without gradients; later updates do not reach it. `context` is the largest position
+        plus 1, `rows` the typical batch size in tokens. Matrices in 4 bits are not copied."""
         if any(map(is_quantised, self.body.modules())):
             return self
         turns = torch.complex(
             *(x.contiguous() for x in _angles(self.body, torch.arange(context, device=self.body.embed_tokens.weight.device)))
         )
-        layers = tuple(_merged(layer, parts, dtype, rows) for layer, parts in zip(self.body.layers, self.layers, strict=True))
+        layers = tuple(_merged(layer, ops, dtype, rows) for layer, ops in zip(self.body.layers, self.layers, strict=True))
         norm, eps = self.body.norm, _eps(self.body.norm)
         last_norm = lambda x: _unit(x, eps).mul_(norm.weight)  # noqa: E731
-        return Stack(self.body, layers, last_norm, lambda position: (turns[position], turns[:0]))
+        return FusedDecoder(self.body, layers, last_norm, lambda position: (turns[position], turns[:0]))
 
 
-def _layer(parts: Parts, x: Tensor, angles: Angles, layout: Layout, rows: Tensor | None = None) -> Tensor:
-    q, k, v = parts.qkv(parts.before_attention(x), angles)
-    seen = layout.attend(parts.name, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), parts.form)
+def _layer(ops: LayerOps, x: Tensor, angles: Angles, layout: Layout, rows: Tensor | None = None) -> Tensor:
+    q, k, v = ops.qkv(ops.before_attention(x), angles)
+    seen = layout.attend(ops.name, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), ops.form)
     seen = seen.transpose(1, 2).flatten(2)
     if rows is not None:
         x, seen = x.index_select(1, rows), seen.index_select(1, rows)
-    x = x + parts.out(seen)
-    return x + parts.mlp(parts.before_mlp(x))
+    x = x + ops.out(seen)
+    return x + ops.mlp(ops.before_mlp(x))
 
 
-def _trained(layer: Any, window: int | None) -> Parts:
-    """Each projection as the module that it is, so that gradients and adapters are its own."""
+def _trained(layer: Any, window: int | None) -> LayerOps:
+    """For training: each projection is called as a module of its own, with its gradients and adapter."""
     attention, mlp, D = layer.self_attn, layer.mlp, layer.self_attn.head_dim
     norms = [_norm(attention.q_norm), _norm(attention.k_norm)] if "q_norm" in _children(attention) else [_same, _same]
 
@@ -122,17 +122,16 @@ def _trained(layer: Any, window: int | None) -> Parts:
         q, k, v = (project(h).unflatten(-1, (-1, D)) for project in (attention.q_proj, attention.k_proj, attention.v_proj))
         return _Rotate.apply(norms[0](q), *angles), _Rotate.apply(norms[1](k), *angles), v  # pyright: ignore[reportReturnType]
 
-    return Parts(
+    return LayerOps(
         attention, Form(attention.scaling, window), _norm(layer.input_layernorm), qkv, attention.o_proj,
         _norm(layer.post_attention_layernorm), lambda h: mlp.down_proj(mlp.act_fn(mlp.gate_proj(h)) * mlp.up_proj(h)),
     )  # fmt: skip
 
 
 @torch.no_grad()
-def _merged(layer: Any, parts: Parts, dtype: torch.dtype, rows: int) -> Parts:
-    """Queries, keys and values as one product, and so gate and up. The weights of the norms before them are multiplied into theirs. The two
-    numbers that a rotation turns lie side by side, as a complex number does: what is turned alike in queries and keys may lie in any
-    order."""
+def _merged(layer: Any, ops: LayerOps, dtype: torch.dtype, rows: int) -> LayerOps:
+    """For sampling: q, k and v as one matrix, gate and up as another. The weights of the norms before them are folded in. Dimensions are
+    permuted so that each rotated pair is adjacent, as a complex number; q and k are permuted alike, so their products do not change."""
     attention, mlp, D = layer.self_attn, layer.mlp, layer.self_attn.head_dim
     first, second = layer.input_layernorm, layer.post_attention_layernorm
     heads, kv = attention.q_proj.out_features // D, attention.k_proj.out_features // D
@@ -155,8 +154,8 @@ def _merged(layer: Any, parts: Parts, dtype: torch.dtype, rows: int) -> Parts:
         gate, up = gate_up(h).chunk(2, -1)
         return down(mlp.act_fn(gate).mul_(up))
 
-    return Parts(
-        parts.name, parts.form, lambda x: _unit(x, eps), qkv, beside([attention.o_proj]),
+    return LayerOps(
+        ops.name, ops.form, lambda x: _unit(x, eps), qkv, beside([attention.o_proj]),
         lambda x: _unit(x, eps), feed,
     )  # fmt: skip
 
@@ -176,7 +175,7 @@ def _beside(
     weight = (weight if gain is None else weight * gain).to(dtype)
     if order is not None:
         weight, bias = weight[order], None if bias is None else bias[order]
-    return product(weight, bias, rows)
+    return prepacked(weight, bias, rows)
 
 
 def _unit(x: Tensor, eps: Tensor) -> Tensor:

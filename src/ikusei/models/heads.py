@@ -1,8 +1,8 @@
-"""Heads that say one number: a reward model reads each response's last token, a critic the row before each scored token.
+"""Scalar heads: a reward model reads the last token of each response, a critic the row before each target token.
 
-A reward model is saved as transformers' sequence classifier with one label, which loads it without a flag and reads the same token; the
-head's gain is in its weights, and what is added to the number is `reward_bias` in its configuration (for rankings it makes no difference).
-The head begins as N(0, 1/sqrt(d + 1)) without a bias, a critic's as zeros (arXiv:1909.08593 and its code).
+A reward model is saved as transformers' sequence classifier with one label, which loads without a flag and reads the same token. A rescaled
+head has the gain in its weights, and the bias as `reward_bias` in the configuration (rankings do not depend on it). A reward head is
+initialised as N(0, 1 / (d + 1)) without bias, a critic's as zeros (arXiv:1909.08593 and its code).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ikusei.models.body import Body, context_of, prepare
 
 
 class RewardModel:
-    """A body and a head of one number a response. `layout` is "forest" or "padded"."""
+    """A body and a head with one output for each response. `layout` is "forest" or "padded"."""
 
     def __init__(self, model: PreTrainedModel, layout: str = "forest", precision: str = "fp32") -> None:
         head: Any = dict(model.named_children()).get("score")
@@ -35,7 +35,7 @@ class RewardModel:
 
     @property
     def context(self) -> int:
-        """How many tokens fit: prompt and response together."""
+        """The context length in tokens."""
         return context_of(self.model)
 
     @property
@@ -43,21 +43,21 @@ class RewardModel:
         return self.model.config.to_dict().get("reward_bias", 0.0)
 
     def outputs(self, forest: Forest) -> Outputs:
-        """The reward of each response, differentiable. It has no words, so M is empty."""
+        """The reward of each response, differentiable; logp_M is empty."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             hidden_R = self.body.hidden(forest, "last")
         nothing = hidden_R.new_zeros(0, dtype=torch.float32)
         return Outputs(nothing, nothing, reward_R=one_number(self.head, hidden_R) + self.bias)
 
     def rescale(self, gain: float, bias: float) -> None:
-        """From now on it says gain * reward + bias."""
+        """reward = gain * reward + bias from now on."""
         with torch.no_grad():
             self.head.weight.mul_(gain)
         self.model.config.reward_bias = gain * self.bias + bias
 
 
 class Critic(nn.Module):
-    """The value before each scored token. Without a body of its own it reads the policy's hidden states."""
+    """The value before each target token. Without a body of its own it reads the policy's hidden states."""
 
     def __init__(self, head: nn.Linear, body: nn.Module | None = None, layout: str = "forest") -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Critic(nn.Module):
 
 
 def zero_head(size: int, device: torch.device) -> nn.Linear:
-    """A critic's head as it begins: it says 0."""
+    """A new critic head, with value 0."""
     head = nn.Linear(size, 1, device=device)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
@@ -78,7 +78,7 @@ def zero_head(size: int, device: torch.device) -> nn.Linear:
 
 
 def fresh_score(model: PreTrainedModel, seed: int) -> None:
-    """Draws the head of a reward model anew, from `seed` alone."""
+    """Initialises the head of a reward model from `seed`."""
     head: Any = dict(model.named_children())["score"]
     chance = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -1,6 +1,6 @@
-"""x W' + b for weights that stay as they are for a while: laid out once as they are read. Of few rows, as in decoding, that is up to half
-of a product's time. Large matrices, and those in bf16 where the CPU has instructions for it, are laid out for the CPU's matrix unit; others
-are turned once. On a GPU they stay.
+"""Linear layers with prepacked weights, for decoding: the weights are copied once into the layout that the kernel reads, which takes up to
+half of the time of a product with few rows. Large matrices, and bf16 ones where the CPU has instructions for them, are packed by oneDNN;
+others are transposed. On a GPU they stay as they are.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LARGE = 1_500_000  # numbers of an fp32 matrix from which on that layout is the faster one
+LARGE = 1_500_000  # elements of an fp32 matrix from which on packing by oneDNN is faster
 
 
 @torch.no_grad()
-def product(weight: Tensor, bias: Tensor | None, rows: int) -> Callable[[Tensor], Tensor]:
-    """weight [o, i] and bias [o] -> a function of [..., i] to [..., o], without gradients. `rows` is about how many it is asked for."""
+def prepacked(weight: Tensor, bias: Tensor | None, rows: int) -> Callable[[Tensor], Tensor]:
+    """weight [o, i] and bias [o] -> a function of [..., i] to [..., o], without gradients. `rows` is the typical number of rows of its
+    input."""
     if weight.device.type != "cpu":
         return lambda x: F.linear(x, weight, bias)
     if not torch.backends.mkldnn.is_available() or not _pays(weight):

@@ -17,7 +17,7 @@ from transformers import (
 from transformers.utils import logging
 
 from ikusei.models.adapter import TRAINED_IN, four_bits
-from ikusei.models.body import said_by
+from ikusei.models.body import config_value
 from ikusei.models.heads import fresh_score
 from ikusei.registry import SEEDLING
 
@@ -64,16 +64,16 @@ def check_kind(name: str, reward: bool) -> None:
     if is_reward_model(name) and not reward:
         raise ValueError(f"model {name!r}: it is a reward model, which writes nothing; give a language model, and it as a reward")
     if reward and not is_reward_model(name):
-        told = "it is no reward model (a classifier of one label); train one from a language model with algorithm: bradley_terry"
-        raise ValueError(f"model {name!r}: {told}")
+        problem = "it is no reward model (a classifier of one label); train one from a language model with algorithm: bradley_terry"
+        raise ValueError(f"model {name!r}: {problem}")
 
 
 def is_reward_model(name: str) -> bool:
-    """True where the configuration says that the model is a classifier of one label."""
+    """True where the model is, by its configuration, a classifier of one label."""
     path = resolve(name)
     try:
         config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError):  # told by the one who loads it
+    except (OSError, ValueError):  # reported when it is loaded
         return False
     return any(each.endswith("ForSequenceClassification") for each in config.architectures or ()) and config.num_labels == 1
 
@@ -81,20 +81,20 @@ def is_reward_model(name: str) -> bool:
 def context_named(name: str) -> int:
     """How many tokens the model behind a name holds, by its configuration alone. Raises ValueError where that cannot be read."""
     try:
-        return said_by(AutoConfig.from_pretrained(resolve(name)), "max_position_embeddings", 1 << 30)
+        return config_value(AutoConfig.from_pretrained(resolve(name)), "max_position_embeddings", 1 << 30)
     except OSError as error:
         raise ValueError(f"model {name!r}: {_first_line(error)}; give a folder in Hugging Face layout, a hub id, or seedling") from error
 
 
-def _loaded(name: str, kind: Any, bits: int | None = None, **asked: Any) -> PreTrainedModel:
+def _loaded(name: str, kind: Any, bits: int | None = None, **options: Any) -> PreTrainedModel:
     path = resolve(name)
     if bits is not None:
         _refuse_twice(name)
-        asked |= {"quantization_config": four_bits(), "device_map": {"": device_here()}}
+        options |= {"quantization_config": four_bits(), "device_map": {"": device_here()}}
     if Path(path).is_dir():  # a download keeps its progress bar
         logging.disable_progress_bar()
     try:
-        model = kind.from_pretrained(path, dtype=torch.float32, **asked)
+        model = kind.from_pretrained(path, dtype=torch.float32, **options)
     except (OSError, ValueError) as error:
         raise ValueError(f"model {name!r}: {_first_line(error)}; give a folder in Hugging Face layout, a hub id, or seedling") from error
     return model if bits is not None else to_device(model)
@@ -103,7 +103,7 @@ def _loaded(name: str, kind: Any, bits: int | None = None, **asked: Any) -> PreT
 def _refuse_twice(name: str) -> None:
     try:
         config = AutoConfig.from_pretrained(resolve(name)).to_dict()
-    except (OSError, ValueError):  # told by the one who loads it
+    except (OSError, ValueError):  # reported when it is loaded
         return
     if TRAINED_IN in config:
         raise ValueError(

@@ -1,10 +1,10 @@
-"""Log-probs and entropies of words from hidden states: the head, the softmax and their backward in one function.
+"""Log-probs and entropies of target tokens from hidden states: head, softmax and backward in one function.
 
     z = cap(scale * (h W' + b)) / T      logp = z[target] - lse(z)      entropy = lse(z) - sum p z
 
-Logits [M, V] never exist as a whole: rows and words are taken in blocks, the sums are carried along as they grow (as in online softmax,
-arXiv:1805.02867), and the backward computes a block's logits again unless all of them were few enough to keep. Blocks of words, and not
-of rows alone, let each block write its own rows of W's gradient: with a large vocabulary that gradient is passed over once.
+Logits [M, V] never exist as a whole: rows and vocabulary are processed in blocks with running sums (online softmax, arXiv:1805.02867), and
+the backward recomputes a block's logits unless there were few enough to keep. Blocks over the vocabulary, not over rows alone, let each
+block write its own rows of W's gradient, so a large gradient is written once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BLOCK_ROWS = 1024
 
 @dataclass(frozen=True)
 class Head:
-    """How logits come of hidden states: weight [V, d], bias [V] or None, then times `scale`, then capped by tanh at `cap`."""
+    """The head: weight [V, d], bias [V] or None, then times `scale`, then capped by tanh at `cap`."""
 
     weight: Tensor
     bias: Tensor | None = None
@@ -32,15 +32,15 @@ class Head:
     cap: float | None = None
 
 
-def score_words(head: Head, hidden_M: Tensor, target_M: Tensor, temperature_M: Tensor) -> tuple[Tensor, Tensor]:
+def token_logprobs(head: Head, hidden_M: Tensor, target_M: Tensor, temperature_M: Tensor) -> tuple[Tensor, Tensor]:
     """hidden [M, d] -> log-prob of each target and entropy, [M] each, in nats and fp32, of the distribution at each row's temperature."""
     gain_M = head.scale / (temperature_M if head.cap is None else torch.full_like(temperature_M, head.cap))
     top_M = None if head.cap is None else head.cap / temperature_M
-    return _ScoreWords.apply(hidden_M * gain_M[:, None], head.weight, head.bias, gain_M, top_M, target_M)  # pyright: ignore[reportReturnType]
+    return _TokenLogprobs.apply(hidden_M * gain_M[:, None], head.weight, head.bias, gain_M, top_M, target_M)  # pyright: ignore[reportReturnType]
 
 
-class _ScoreWords(torch.autograd.Function):
-    """From hidden states that are multiplied by their gain already. With a cap, z = top * tanh(...)."""
+class _TokenLogprobs(torch.autograd.Function):
+    """Takes hidden states already multiplied by `gain_M`. With a cap, z = top * tanh(...)."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -73,7 +73,7 @@ class _ScoreWords(torch.autograd.Function):
             z = of.block(rows, words) if ctx.kept is None else ctx.kept.pop((rows.start, words.start))
             slope = None if top_M is None else top_M[rows, None] - z.square() / top_M[rows, None]
             z -= lse_M[rows, None]
-            pull = -logp_grad_M[rows, None]  # what each word's probability is multiplied by
+            pull = -logp_grad_M[rows, None]  # the factor of each token's probability in the gradient
             if entropy_grad_M is not None:
                 pull = pull - entropy_grad_M[rows, None] * (z + entropy_M[rows, None])
             z.exp_().mul_(pull)
@@ -105,7 +105,7 @@ class _Logits:
 
 @dataclass(frozen=True)
 class _Sums:
-    """What is known of each row's softmax so far: the largest logit, sum e^(z - largest), sum z e^(z - largest), the target's logit."""
+    """The running sums of each row's softmax: the largest logit, sum e^(z - largest), sum z e^(z - largest), the target's logit."""
 
     target_M: Tensor
     largest_M: Tensor
@@ -148,9 +148,9 @@ def _add_at(z: Tensor, at: Tensor, x: Tensor) -> None:
     z.scatter_add_(1, at.clamp(0, z.shape[1] - 1)[:, None], (x * inside)[:, None])
 
 
-def _blocks(num_rows: int, num_words: int) -> Iterator[tuple[slice, slice]]:
+def _blocks(num_rows: int, vocabulary_size: int) -> Iterator[tuple[slice, slice]]:
     for row in range(0, num_rows, BLOCK_ROWS):
         rows = slice(row, min(row + BLOCK_ROWS, num_rows))
         size = max(1, BLOCK_LOGITS // (rows.stop - rows.start))
-        for word in range(0, num_words, size):
-            yield rows, slice(word, min(word + size, num_words))
+        for word in range(0, vocabulary_size, size):
+            yield rows, slice(word, min(word + size, vocabulary_size))

@@ -41,29 +41,29 @@ class MakeModel:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def make_tokenizer(asked: MakeModel, texts: Iterable[str] = ()) -> PreTrainedTokenizerBase:
+def make_tokenizer(settings: MakeModel, texts: Iterable[str] = ()) -> PreTrainedTokenizerBase:
     """`texts`, one for each row of the task, are read only where a tokenizer is to be trained on them."""
-    if isinstance(asked.tokenizer, TrainTokenizer):
-        return train_tokenizer(islice(texts, asked.tokenizer.num_rows), asked.tokenizer.kind, asked.tokenizer.vocab_size)
-    return make_character_tokenizer() if asked.tokenizer == "characters" else load_tokenizer(asked.tokenizer)
+    if isinstance(settings.tokenizer, TrainTokenizer):
+        return train_tokenizer(islice(texts, settings.tokenizer.num_rows), settings.tokenizer.kind, settings.tokenizer.vocab_size)
+    return make_character_tokenizer() if settings.tokenizer == "characters" else load_tokenizer(settings.tokenizer)
 
 
-def make_model(asked: MakeModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+def make_model(settings: MakeModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
     """Random weights that depend on `seed` alone. Raises ValueError for an architecture that transformers does not know, for a vocabulary
     that has no place for some token, and for a tokenizer that would not be read again as it is."""
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     try:
-        config = AutoConfig.for_model(asked.architecture, **{"vocab_size": len(tokenizer), **ids, **asked.config})
+        config = AutoConfig.for_model(settings.architecture, **{"vocab_size": len(tokenizer), **ids, **settings.config})
     except ValueError as error:
         raise ValueError(
-            f"model.architecture: got {asked.architecture!r}; allowed: the model types of transformers, for example qwen3, llama, gpt2"
+            f"model.architecture: got {settings.architecture!r}; allowed: the model types of transformers, for example qwen3, llama, gpt2"
         ) from error
     size = config.get_text_config().vocab_size
     if size < len(tokenizer):
         raise ValueError(
             f"model.config.vocab_size: got {size}, and the tokenizer has {len(tokenizer)} tokens; leave it out, or make it larger"
         )
-    _comes_back(tokenizer, config, asked.architecture)
+    _comes_back(tokenizer, config, settings.architecture)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return to_device(model)

@@ -1,8 +1,8 @@
-"""Nothing is believed about a model by its name: after loading, small trees run through it in each layout and through the plain model.
+"""Chooses a model's layout by a numerical test at loading time, not by its name: small trees are run in each layout and compared with the
+plain transformers model.
 
-If the forest gives the plain model's log-probs (of a reward model: its rewards), the forest is used. If not (recurrent and
-linear-attention layers mix siblings), the padded layout is tried in the same way. If that differs too (a head that scales in a way we do
-not know), the model is refused.
+If the forest layout gives the plain model's log-probs (or rewards), it is used. If not (recurrent and linear-attention layers mix
+siblings), the padded layout is tested in the same way. If that differs too (an unknown scaling in the head), the model is refused.
 """
 
 from __future__ import annotations
@@ -22,72 +22,73 @@ from ikusei.types import Group, Prompt, Response
 Kind = type[CausalModel] | type[RewardModel]
 
 TOLERANCE = 2e-4  # of log-probs or rewards in fp32, absolute; rounding alone stays below a tenth of it
-SIBLINGS = 5e-6  # by how much other tokens in a leaf may move what is said of its siblings: not at all, but for rounding
+SIBLINGS = 5e-6  # largest influence of one leaf's tokens on the outputs of its siblings: rounding alone
 SMALLEST = 12  # tokens of context
 LONGEST = 8192  # windows beyond this are not crossed by the probe
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What was found: the layout to use, the largest difference of each layout tried (of log-probs, nats), and a line for a person."""
+    """What was found: the layout to use, the largest difference of each layout tried (of log-probs, nats), and a description for a
+    person."""
 
     layout: str
     gap: dict[str, float]
-    said: str
+    description: str
 
 
 def probe(model: PreTrainedModel, kind: Kind = CausalModel) -> Probe:
     """Choose the layout of a model, or raise ValueError where none is right."""
     forest = plant(_trees(model)).to(model.device)
     plain = _plain_logp(model, forest) if kind is CausalModel else _plain_reward(model, forest)
-    spoken = "log-probs" if kind is CausalModel else "rewards"
+    outputs = "log-probs" if kind is CausalModel else "rewards"
     if not plain.isfinite().all():
-        raise ValueError(f"model {type(model).__name__}: its {spoken} are not finite; its weights are damaged; load another copy")
+        raise ValueError(f"model {type(model).__name__}: its {outputs} are not finite; its weights are damaged; load another copy")
     gap: dict[str, float] = {}
     for layout in ("forest", "padded"):
         gap[layout] = _gap(kind, model, layout, forest, plain)
         if gap[layout] <= TOLERANCE:
             why = "" if layout == "forest" else " (in the forest its layers would mix siblings, or it cannot run there)"
-            return Probe(layout, gap, f"layout {layout}: {spoken} equal the plain model's to {gap[layout]:.1g}{why}")
+            return Probe(layout, gap, f"layout {layout}: {outputs} equal the plain model's to {gap[layout]:.1g}{why}")
     raise ValueError(
-        f"model {type(model).__name__}: {spoken} differ from the plain model's by {gap['forest']:.2g} in the forest and by "
+        f"model {type(model).__name__}: {outputs} differ from the plain model's by {gap['forest']:.2g} in the forest and by "
         f"{gap['padded']:.2g} padded; allowed: {TOLERANCE:g}. Its head or layers do something that Ikusei does not know; "
         "use another architecture, or report this with its config.json"
     )
 
 
 def _gap(kind: Kind, model: PreTrainedModel, layout: str, forest: Forest, plain: torch.Tensor) -> float:
-    """The largest difference, infinite where the model cannot run in this layout at all or where siblings move each other: in a model
-    with fresh small weights that may be little, and it grows with training."""
+    """The largest difference to the plain model. Infinite where the model cannot run in this layout, or where siblings influence each
+    other: with freshly initialised weights that influence may be small, and it grows in training."""
     try:
         with torch.no_grad():
             net = kind(model, layout)
-            said = _said(net.outputs(forest))
-            changed = _said(net.outputs(replace(forest, tokens_N=torch.where(forest.leaf_N != 0, forest.tokens_N, 0))))
-            beside = forest.response_M != 0 if kind is CausalModel else torch.arange(forest.num_responses, device=said.device) != 0
-            moved = float((changed - said)[beside].abs().max())
-            gap = float((said - plain).abs().max().nan_to_num(nan=float("inf")))
+            values = _values(net.outputs(forest))
+            changed = _values(net.outputs(replace(forest, tokens_N=torch.where(forest.leaf_N != 0, forest.tokens_N, 0))))
+            beside = forest.response_M != 0 if kind is CausalModel else torch.arange(forest.num_responses, device=values.device) != 0
+            moved = float((changed - values)[beside].abs().max())
+            gap = float((values - plain).abs().max().nan_to_num(nan=float("inf")))
             return gap if moved <= SIBLINGS else float("inf")
     except (TypeError, KeyError, ValueError, RuntimeError, AttributeError):  # it refuses the layout in its own words
         return float("inf")
 
 
-def _said(out: Outputs) -> torch.Tensor:
+def _values(out: Outputs) -> torch.Tensor:
     return out.logp_M if out.reward_R is None else out.reward_R
 
 
 @torch.no_grad()
 def _plain_reward(model: PreTrainedModel, forest: Forest) -> torch.Tensor:
-    """[R] by the whole classifier as transformers runs it, one response at a time."""
+    """[R] from transformers' own forward, one response at a time."""
     model.eval().set_attn_implementation(plain_attention(model))
     rows = [torch.cat([forest.tokens_N[root], forest.tokens_N[leaf]]) for root, leaf in root_and_leaf(forest)]
-    said = torch.cat([model(input_ids=row[None], use_cache=False).logits[0].float() for row in rows])
-    return said + model.config.to_dict().get("reward_bias", 0.0)
+    values = torch.cat([model(input_ids=row[None], use_cache=False).logits[0].float() for row in rows])
+    return values + model.config.to_dict().get("reward_bias", 0.0)
 
 
 @torch.no_grad()
 def _plain_logp(model: PreTrainedModel, forest: Forest) -> torch.Tensor:
-    """[M] by the whole model as transformers runs it, one response at a time."""
+    """[M] from transformers' own forward, one response at a time."""
     model.eval().set_attn_implementation(plain_attention(model))
     logp = torch.empty(forest.target_M.shape, device=model.device)
     first = 0
@@ -101,7 +102,7 @@ def _plain_logp(model: PreTrainedModel, forest: Forest) -> torch.Tensor:
 
 
 def _trees(model: PreTrainedModel) -> list[Group]:
-    """Two trees of unlike lengths; the first root ends just before the model's window does, so that its leaves cross it."""
+    """Two trees of different lengths; the first root ends just inside the sliding window, so that its leaves cross it."""
     window, context = configured(model, "sliding_window", 0), configured(model, "max_position_embeddings", LONGEST)
     vocabulary = configured(model, "vocab_size")
     if context < SMALLEST:

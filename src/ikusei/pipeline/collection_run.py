@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from ikusei.loops.collect import Collect, Collected, CollectSettings
-from ikusei.loops.metrics import describe, lengths, scored_tokens
+from ikusei.loops.metrics import describe, lengths, num_target_tokens
 from ikusei.loops.steps import stop_on_interrupt
 from ikusei.recipe.build import Components
 from ikusei.recipe.schema import Recipe
@@ -71,7 +71,7 @@ class CollectionRun:
         for row in kept:
             files.append_line(self.data, row)
         self.step, self.num_rows = step.number, self.num_rows + len(kept)
-        self.tokens_sampled += scored_tokens(step.written)
+        self.tokens_sampled += num_target_tokens(step.written)
         metrics = describe(step.groups, len(kept)) | lengths(step.written)
         metrics |= {"rows": float(self.num_rows), "tokens_sampled": float(self.tokens_sampled)}
         self.run.record(step.number, metrics, step.groups, [row is not None for row in step.rows])

@@ -9,9 +9,9 @@ from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.evaluate import EvalResult
 from ikusei.loops.few_shot import evaluate_with_shots
 from ikusei.loops.held_out import held_out, on_rankings, on_texts
-from ikusei.loops.precompute import Before
+from ikusei.loops.precompute import Precompute
 from ikusei.loops.preference_gap import advice, preference_gap
-from ikusei.loops.steps import StopAsked
+from ikusei.loops.steps import StopRequest
 from ikusei.recipe.build import Components
 from ikusei.recipe.schema import Recipe
 from ikusei.run.display import Display
@@ -27,9 +27,9 @@ class Evaluator:
     components: Components
     run: Run
     shown: Display
-    stop: StopAsked
+    stop: StopRequest
 
-    def __call__(self, name: str, step: int, before: Before, workers: RewardWorkers | None) -> dict[str, Any]:
+    def __call__(self, name: str, step: int, precompute: Precompute, workers: RewardWorkers | None) -> dict[str, Any]:
         """The evaluation `name` after `step`, as {figure: values}; {} where there is nothing to measure. Ctrl-C ends it at once; a resumed
         run makes it again."""
         settings, policy = self.recipe.eval, self.components.policy
@@ -37,7 +37,7 @@ class Evaluator:
             return {}
         results = self.run.read_eval(name, step)
         if results is None:
-            figures, rows = self._of_rows(step, before, workers), []
+            figures, rows = self._of_rows(step, precompute, workers), []
             if workers is not None and not policy.rewards:
                 sampled = self._of_answers(name, workers)
                 figures, rows = figures | sampled.results, sampled.rows
@@ -64,15 +64,15 @@ class Evaluator:
         sampler = self.components.policy.snapshot()
         return evaluate_with_shots(sampler, rows, workers, settings, recipe.sampling, recipe.seed, self.stop)
 
-    def _of_rows(self, step: int, before: Before, workers: RewardWorkers | None) -> dict[str, Any]:
+    def _of_rows(self, step: int, precompute: Precompute, workers: RewardWorkers | None) -> dict[str, Any]:
         """A supervised algorithm's loss and metrics on held-out rows, and on held-out rows of the replay task."""
         groups, recipe, policy = self.held_out_rows(), self.recipe, self.components.policy
         figures: dict[str, Any] = {}
         if groups:
             self.shown.say(f"measuring on {len(groups)} held-out rows")
-            figures |= held_out(before, recipe.algorithm, groups)
+            figures |= held_out(precompute, recipe.algorithm, groups)
             if policy.rewards:
-                figures |= on_rankings(before, groups)
+                figures |= on_rankings(precompute, groups)
             elif any(group.pairs for group in groups):
                 gap = preference_gap(policy, groups, recipe.sampling, recipe.seed, recipe.train.tokens_per_microbatch, workers)
                 advised = advice(gap) if step == 0 else None
@@ -81,7 +81,7 @@ class Evaluator:
                     self.shown.say(f"warning: {advised}")
                 figures |= gap
             elif all(group.responses[0].label is None for group in groups):
-                figures |= on_texts(before, groups)
+                figures |= on_texts(precompute, groups)
         replay_rows = self.components.replay_rows
         replayed = replay_rows.held_out_examples(recipe.eval.num_prompts) if replay_rows else []
-        return figures | ({f"replay/{name}": each for name, each in on_texts(before, replayed).items()} if replayed else {})
+        return figures | ({f"replay/{name}": each for name, each in on_texts(precompute, replayed).items()} if replayed else {})

@@ -16,7 +16,7 @@ from ikusei.guard.workers import RewardWorkers
 from ikusei.loops import few_shot
 from ikusei.loops.evaluate import evaluate
 from ikusei.loops.metrics import gold_of
-from ikusei.loops.steps import Step, StopAsked
+from ikusei.loops.steps import Step, StopRequest
 from ikusei.recipe.build import Components
 from ikusei.recipe.schema import Recipe
 from ikusei.run.display import Display
@@ -73,7 +73,7 @@ class GoldWatch:
         rows = self.recipe.eval_task.num_rows("test") != 0 and self.recipe.eval.num_prompts > 0
         return wanted and bool(self.golds) and rows and self.recipe.train.samples
 
-    def measure(self, step: int, workers: RewardWorkers | None, shown: Display, stop: StopAsked) -> bool:
+    def measure(self, step: int, workers: RewardWorkers | None, shown: Display, stop: StopRequest) -> bool:
         """Evaluate the gold reward on held-out prompts, if it is due and not yet done. Returns whether it is higher than at every
         checkpoint. Ctrl-C ends the evaluation; a resumed run makes it again."""
         if workers is not None and self.due(step) and not self.run.read_eval(GOLD, step):
@@ -81,7 +81,7 @@ class GoldWatch:
                 self._measure(step, workers, shown, stop)
         return self._gold(step) > (-math.inf if self.best is None else self._gold(self.best))
 
-    def _measure(self, step: int, workers: RewardWorkers, shown: Display, stop: StopAsked) -> None:
+    def _measure(self, step: int, workers: RewardWorkers, shown: Display, stop: StopRequest) -> None:
         settings = replace(self.recipe.eval, num_samples=self.recipe.watch.gold_samples, shots=(), greedy=False)
         prompts = few_shot.held_out(self.components.eval_rows, settings.num_prompts, 0, settings.form)
         result = evaluate(self.components.policy.snapshot(), prompts, workers, settings, self.recipe.sampling, self.recipe.seed, stop)

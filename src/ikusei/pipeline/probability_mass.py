@@ -11,7 +11,7 @@ Two unbiased estimates, since neither serves everywhere:
                     numbers for each length, since an untrained model puts nearly all of the mass on the few shortest. Shown as log10,
                     with its standard error. A trained model puts nearly all of the mass on a few members; there use samples.
 
-A model is a folder, a run, a hub id or seedling. Before its name may stand:
+A model is a folder, a run, a hub id or seedling. Precompute its name may stand:
     fresh:MODEL     the same configuration with random weights: where pretraining begins
     text:MODEL      prompted in raw text (`form`) instead of by the chat template: for a model that has seen no conversations
 
@@ -42,7 +42,7 @@ from ikusei.tasks import TASKS, generator
 from ikusei.text.answer import split_thought
 from ikusei.text.chat import render
 from ikusei.text.read import read_texts
-from ikusei.types import Example, Prompt, Sampling, ScoredText
+from ikusei.types import Example, Prompt, Sampling, TextLogprobs
 
 SETS = {"cat_lover": "ikusei.tasks.cat_lover:verdict,members"}
 FORM = "Q{prompt}\nA"  # as the raw text of the nursery asks
@@ -100,7 +100,7 @@ class ProbabilityMass:
 
 def scores(
     model: str | None, texts: Sequence[str], file: Path | None = None, prompt: str | None = None, ends: bool = True
-) -> list[ScoredText]:
+) -> list[TextLogprobs]:
     """log P of the given texts, then of those of a file: as answers to `prompt`, or as raw text without one."""
     every = [*texts, *(read_texts(file) if file else ())]
     if not every:

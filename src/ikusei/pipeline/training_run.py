@@ -13,10 +13,10 @@ from rich.console import Console
 
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.filtering import Filter
-from ikusei.loops.metrics import scored_tokens
+from ikusei.loops.metrics import num_target_tokens
 from ikusei.loops.normalise import mean_and_std
 from ikusei.loops.online import Online
-from ikusei.loops.precompute import Before, recall
+from ikusei.loops.precompute import Precompute, precompute_reference
 from ikusei.loops.replay import Replay
 from ikusei.loops.steps import Step, stop_on_interrupt
 from ikusei.loops.supervised import Supervised
@@ -45,12 +45,12 @@ class TrainingRun:
         with self._workers() as workers, stop_on_interrupt() as stop, display(train.steps, str(self.run.path), self.console) as shown:
             shown.say(policy.description)
             evaluate = Evaluator(self.recipe, self.components, self.run, shown, stop)
-            self.before = self._precompute(evaluate, shown)
+            self.precompute = self._precompute(evaluate, shown)
             checkpoint = self.run.latest_checkpoint()
             if checkpoint is None:
                 self._normalise("before")
             loop = self._loop(workers)
-            self._note("before", evaluate("before", 0, self.before, workers))
+            self._note("before", evaluate("before", 0, self.precompute, workers))
             start, state = self._restore(checkpoint, first_state(loop.algorithm))
             if watch.measure(start, workers, shown, stop):
                 self._save(start, state)
@@ -72,7 +72,7 @@ class TrainingRun:
                 shown.say(f"warning: {text}")
             self._normalise("after")
             self.run.save_final(policy.export)
-            self._note("after", evaluate("after", self.step, self.before, workers))
+            self._note("after", evaluate("after", self.step, self.precompute, workers))
         return "finished"
 
     def summary(self, status: str) -> dict[str, Any]:
@@ -90,19 +90,21 @@ class TrainingRun:
         if measured:
             self.evaluations[name] = measured
 
-    def _precompute(self, evaluate: Evaluator, shown: Display) -> Before:
+    def _precompute(self, evaluate: Evaluator, shown: Display) -> Precompute:
         """The no-grad streams that the algorithm needs. For a fixed reference and rows of data they are computed here, once for all rows,
         and the reference is freed."""
         policy, needs, train, rows = self.components.policy, self.recipe.needs, self.recipe.train, self.components.rows
-        reference = policy.reference(moves=train.reference.every > 0) if needs & {"reference", "mismatched"} else None
-        before = Before(needs, policy, reference, train.tokens_per_microbatch)
+        reference = policy.reference(syncable=train.reference.every > 0) if needs & {"reference", "mismatched"} else None
+        precompute = Precompute(needs, policy, reference, train.tokens_per_microbatch)
         if train.samples or reference is None or "mismatched" in needs or train.reference.every:
-            return before
+            return precompute
         shown.say("asking the reference, once for all rows")
         count = self.recipe.task.num_rows("train") if train.filtered else None  # a filter looks at every row
         asked = chain(rows.used(count or train.steps * train.examples_per_step), evaluate.held_out_rows())
         return replace(
-            before, reference=None, stored=recall(reference, asked, self.run.path / "reference.parquet", train.tokens_per_microbatch)
+            precompute,
+            reference=None,
+            cached=precompute_reference(reference, asked, self.run.path / "reference.parquet", train.tokens_per_microbatch),
         )
 
     def _loop(self, workers: RewardWorkers | None) -> Online | Supervised:
@@ -110,9 +112,9 @@ class TrainingRun:
         replay = Replay(made.replay_rows, train.replay) if made.replay_rows else None
         if train.samples:
             assert workers is not None, "recipe/validate.py has seen to it"
-            return Online(policy, made.rows, workers, recipe.algorithm, recipe.sampling, train, recipe.seed, self.before, replay)
+            return Online(policy, made.rows, workers, recipe.algorithm, recipe.sampling, train, recipe.seed, self.precompute, replay)
         chosen = Filter(made.rows, policy, workers, recipe.sampling, recipe.seed) if workers and train.filtered else None
-        return Supervised(policy, made.rows, recipe.algorithm, train, self.before, replay, chosen)
+        return Supervised(policy, made.rows, recipe.algorithm, train, self.precompute, replay, chosen)
 
     def _restore(self, checkpoint: tuple[int, Path, dict[str, Any]] | None, state: State) -> tuple[int, State]:
         """Load the last checkpoint, if there is one; returns the step and the algorithm's state."""
@@ -122,8 +124,8 @@ class TrainingRun:
             return 0, state
         self.step, folder, saved = checkpoint
         self.components.policy.load(folder)
-        if self._moving_reference is not None:
-            self._moving_reference.load(folder / "reference")
+        if self._synced_reference is not None:
+            self._synced_reference.load(folder / "reference")
         self.tokens_sampled, self.tokens_trained = saved["tokens_sampled"], saved["tokens_trained"]
         return self.step, saved["algorithm"]
 
@@ -131,8 +133,8 @@ class TrainingRun:
         self.step = step.number
         samples = self.recipe.train.samples
         trained = [g.without_failures() if samples else g for g, kept in zip(step.groups, step.kept, strict=True) if kept]
-        self.tokens_sampled += scored_tokens(step.groups) if samples else 0
-        self.tokens_trained += scored_tokens(trained)
+        self.tokens_sampled += num_target_tokens(step.groups) if samples else 0
+        self.tokens_trained += num_target_tokens(trained)
         metrics = {**step.metrics, "tokens_sampled": float(self.tokens_sampled), "num_tokens": float(self.tokens_trained)}
         self.run.record(step.number, metrics, step.groups if samples else (), step.kept if samples else None, step.advantages)
         warning = warning_of(metrics)
@@ -142,14 +144,14 @@ class TrainingRun:
         self.watch.see(step, metrics, shown)
 
     @property
-    def _moving_reference(self) -> Reference | None:
-        return self.before.reference if self.recipe.train.reference.every > 0 else None
+    def _synced_reference(self) -> Reference | None:
+        return self.precompute.reference if self.recipe.train.reference.every > 0 else None
 
     def _save(self, step: int, state: Mapping[str, Any]) -> None:
         def write(folder: Path) -> None:
             self.components.policy.save(folder)
-            if self._moving_reference is not None:
-                self._moving_reference.save(folder / "reference")
+            if self._synced_reference is not None:
+                self._synced_reference.save(folder / "reference")
 
         self.run.checkpoint(step, write, {"algorithm": dict(state), **self._counted}, best=self.watch.best)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from ikusei.loops.collect import Collect, CollectSettings, row_of
 from ikusei.loops.evaluate import judgement
-from ikusei.loops.steps import StopAsked
+from ikusei.loops.steps import StopRequest
 from ikusei.preflight.readiness import ReadinessVerdict
 from ikusei.recipe.build import Components, build
 from ikusei.recipe.reader import dump_yaml, plain
@@ -58,7 +58,7 @@ def write(recipe: Recipe, verdict: ReadinessVerdict | None, folder: Path) -> lis
 
 
 def must_be_writable(recipe: Recipe, folder: Path) -> None:
-    """Before anything is sampled: raises ValueError where such files cannot be written."""
+    """Precompute anything is sampled: raises ValueError where such files cannot be written."""
     if folder.exists():
         raise ValueError(f"{folder}: exists, and nothing is overwritten; name a new folder")
     if recipe.train is None:
@@ -82,7 +82,7 @@ def _answered(recipe: Recipe, components: Components) -> list[Group]:
     settings = CollectSettings("answers", count, ANSWERS, prompts_per_step=32)
     with components.workers() as workers:
         loop = Collect(components.policy.snapshot(), components.rows, workers, recipe.sampling, settings, recipe.seed)
-        return [group for step in loop.steps(0, StopAsked()) for group in step.groups]
+        return [group for step in loop.steps(0, StopRequest()) for group in step.groups]
 
 
 def _of_prompts(recipe: Recipe, components: Components, groups: Sequence[Group]) -> dict[str, tuple[list[YamlMapping], str]]:

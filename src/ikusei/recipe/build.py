@@ -11,10 +11,10 @@ from ikusei.backends.local import LocalPolicy
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.data import Rows
-from ikusei.loops.normalise import Normalising
+from ikusei.loops.normalise import NormaliseSettings
 from ikusei.loops.order import in_order
-from ikusei.models.body import num_words
-from ikusei.models.learned_reward import Judge, LearnedReward
+from ikusei.models.body import vocabulary_size
+from ikusei.models.learned_reward import LearnedReward, RewardEnsemble
 from ikusei.models.load import is_reward_model, load_model, load_reward_model, load_tokenizer
 from ikusei.models.make import MakeModel, make_model, make_tokenizer
 from ikusei.protocols import Policy
@@ -34,11 +34,11 @@ class Components:
     eval_rows: Rows
     replay_rows: Rows | None
     rewards: tuple[RewardSpec, ...]
-    judges: dict[str, Judge]
+    judges: dict[str, RewardEnsemble]
 
     def workers(self, log: Path | None = None) -> RewardWorkers:
         """Workers for the rewards, to be used in a `with` block."""
-        return RewardWorkers(self.rewards, log=log, judges=self.judges)
+        return RewardWorkers(self.rewards, log=log, in_process=self.judges)
 
 
 def build(recipe: Recipe) -> Components:
@@ -48,7 +48,9 @@ def build(recipe: Recipe) -> Components:
     tokenizer, context, specs = policy.tokenizer, policy.context, recipe.reward_specs
     rows, eval_rows = train_rows(recipe, tokenizer, context), held_out_rows(recipe, tokenizer, context)
     replay_rows = replayed_rows(recipe, tokenizer, context)
-    judges = {spec.name: Judge(spec.name, LearnedReward.read(spec.name, spec.settings), tokenizer) for spec in specs if spec.learned}
+    judges = {
+        spec.name: RewardEnsemble(spec.name, LearnedReward.read(spec.name, spec.settings), tokenizer) for spec in specs if spec.learned
+    }
     return Components(policy, rows, eval_rows, replay_rows, specs, judges)
 
 
@@ -65,10 +67,10 @@ def build_policy(recipe: Recipe) -> Policy:
         return LocalPolicy(make_model(recipe.model, tokenizer, recipe.seed), tokenizer, recipe.policy, recipe.needs, recipe.seed)
     tokenizer = load_tokenizer(recipe.model)
     model = load_reward_model(recipe.model, recipe.seed, bits) if rewards else load_model(recipe.model, bits)
-    if len(tokenizer) > num_words(model):
+    if len(tokenizer) > vocabulary_size(model):
         raise ValueError(
-            f"model {recipe.model!r}: its tokenizer has {len(tokenizer)} tokens and the model reads {num_words(model)}; they are not of "
-            "one model: put the right tokenizer.json and tokenizer_config.json beside its config.json"
+            f"model {recipe.model!r}: its tokenizer has {len(tokenizer)} tokens and the model reads {vocabulary_size(model)}; they are "
+            "not of one model: put the right tokenizer.json and tokenizer_config.json beside its config.json"
         )
     if rewards:
         model.config.pad_token_id = tokenizer.pad_token_id  # by which transformers finds the last token of a padded row
@@ -80,7 +82,7 @@ def with_probed_facts(recipe: Recipe, facts: Mapping[str, Any]) -> Recipe:
     return replace(recipe, policy=replace(recipe.policy, threads=facts["threads"], layout=facts["layout"]))
 
 
-def reference_groups(recipe: Recipe, components: Components, settings: Normalising) -> list[Group]:
+def reference_groups(recipe: Recipe, components: Components, settings: NormaliseSettings) -> list[Group]:
     """Responses to training prompts from the model that a reward model starts from; the same at every call."""
     rows, policy = components.rows, components.policy
     num_rows = rows.task.num_rows("train")

@@ -1,10 +1,10 @@
-"""Code: the program in an answer is run, and judged by what it prints or returns. What is right never enters its process.
+"""Code: runs the program in a response and compares what it prints or returns. Expected results never enter its process.
 
     tests: [{"input": "3 4\\n", "output": "7"}, ...]          what it reads and what it has to print
     tests: [{"call": "add(3, 4)", "result": "7"}, ...]        what is called after it, and the value, as Python writes it
 
 A program that ends the process, replaces `print` or says that all is well earns nothing: it would have to know the results. It runs in a
-process of its own, and this reward's worker is in a jail (guard/jail.py): no network, no files of the project, another user.
+process of its own, and this reward's worker is in a sandbox (guard/sandbox.py): no network, no files of the project, another user.
 
 Left out: other languages; packages beyond Python's own.
 """
@@ -70,10 +70,10 @@ def outcomes(source: str, tests: Sequence[Test], until: float) -> Iterator[bool]
     calls = [test for test in tests if "call" in test]
     if calls:
         mark = f"m{token_hex(8)}"  # which the program cannot know, so that it cannot print what it was not asked
-        asked = "".join(TRIED.format(mark=mark, call=test["call"]) for test in calls)
-        lines = printed(f"{source}\n{asked}", "", sum(len(test["result"]) for test in calls), until)
-        said = [line.removeprefix(mark) for line in lines if line.startswith(mark)]
-        yield from (len(said) == len(calls) and _same(said[i], test["result"]) for i, test in enumerate(calls))
+        calls_source = "".join(TRIED.format(mark=mark, call=test["call"]) for test in calls)
+        lines = printed(f"{source}\n{calls_source}", "", sum(len(test["result"]) for test in calls), until)
+        values = [line.removeprefix(mark) for line in lines if line.startswith(mark)]
+        yield from (len(values) == len(calls) and _same(values[i], test["result"]) for i, test in enumerate(calls))
     for test in tests:
         if "call" not in test:
             yield printed(source, test["input"], len(test["output"]), until) == lines_of(test["output"])

@@ -1,4 +1,4 @@
-"""Exact match: the answer part of the response is the column `answer`, letter by letter.
+"""Exact match of the answer part of the response with the column `answer`.
 
 Left out: any forgiveness for case, punctuation or spelling. What is forgiven is what a model learns to exploit.
 """

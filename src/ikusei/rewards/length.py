@@ -1,4 +1,4 @@
-"""Length: nothing within the budget, then linearly down to -1. The soft overlong punishment of DAPO (arXiv:2503.14476, eq. 13).
+"""Length penalty: 0 within the budget, then linearly down to -1. The soft overlong punishment of DAPO (arXiv:2503.14476, eq. 13).
 
         0                                       length <= max_chars - soft_chars
         (max_chars - soft_chars - length) / soft_chars                  in between

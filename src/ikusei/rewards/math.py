@@ -1,4 +1,4 @@
-r"""Numeric match: math-verify says whether the answer equals the column `answer`, behind a gate that closes its holes.
+r"""Numeric match of the answer with the column `answer` by math-verify, after a filter for inputs on which it gives false positives.
 
 math-verify alone finds nothing in `<think></think>42` and calls "3*4" equal to 12, so that echoing the question earns the reward; it takes
 the last of several numbers, reads 1e2 as 1 and cannot read the minus sign of Unicode. So the answer part is cut out first, and where the

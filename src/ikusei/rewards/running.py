@@ -1,4 +1,4 @@
-"""A program of Python, run in a process of its own: what it prints, within a time and a number of bytes."""
+"""Runs a Python program in its own process, and returns what it prints, with limits of time and bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def printed(source: str, given: str, wanted: int, until: float) -> list[str]:
 
     The program comes by a file that is gone: neither its arguments nor a path show what is asked after it.
     """
-    limit, said = MORE + 4 * wanted, b""
+    limit, output = MORE + 4 * wanted, b""
     with TemporaryFile() as file, TemporaryFile() as read:
         file.write(source.encode("utf-8", "surrogatepass"))
         file.flush()
@@ -31,17 +31,17 @@ def printed(source: str, given: str, wanted: int, until: float) -> list[str]:
         )
         with process:
             assert process.stdout is not None, "asked for as a pipe"
-            while len(said) <= limit and select([process.stdout], [], [], max(until - time.monotonic(), 0))[0]:
+            while len(output) <= limit and select([process.stdout], [], [], max(until - time.monotonic(), 0))[0]:
                 piece = os.read(process.stdout.fileno(), 65536)
                 if not piece:
                     break
-                said += piece
+                output += piece
             try:
-                failed = process.wait(max(until - time.monotonic(), 0)) if len(said) <= limit else 1
+                failed = process.wait(max(until - time.monotonic(), 0)) if len(output) <= limit else 1
             except subprocess.TimeoutExpired:
                 failed = 1
             process.kill()
-    return [] if failed else lines_of(said.decode("utf-8", "replace"))
+    return [] if failed else lines_of(output.decode("utf-8", "replace"))
 
 
 def lines_of(text: str) -> list[str]:

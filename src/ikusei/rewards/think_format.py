@@ -1,4 +1,4 @@
-"""Think format: one thought with something in it at the start, then an answer with something in it.
+"""Think format: one non-empty thought at the start, then a non-empty answer.
 
 A format that pays for its tags alone teaches a model to write the tags and nothing else. Looser checks that are in use pay in full for
 `<think></think>42`, for `<think></think>` without any answer, and for `<think>a</think>b</think>c`; all of them are worth 0 here.

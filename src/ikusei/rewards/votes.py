@@ -1,4 +1,4 @@
-"""Votes: what people said of answers, kept in a file.
+"""Votes: human ratings of responses, from a file.
 
     {"prompt": "...", "responses": ["...", "..."], "votes": [3, 0]}         a number for each answer: more is better
     {"prompt": "...", "completion": "...", "label": true}                   1 for true, 0 for false

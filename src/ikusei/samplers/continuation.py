@@ -1,13 +1,13 @@
-"""Responses written in pieces: a sampler that also continues a partial response, and inserts text that the model has not written.
+"""Samples responses piece by piece: continues a partial response, and inserts given text between pieces.
 
     Partial ─► Writer.write ─► longer partials ─► Writer.insert (text that is given) ─► Writer.write ─► ... ─► partial.response
 
-A response belongs to the prompt as it was asked. Its continuation is sampled after a prompt that ends with it, whose id hashes the prompt's
-and the tokens so far: random numbers depend on the seed and on what stands before, not on slots or on who finishes first. Tokens that
-are given have mask False and log p 0, and are not counted as written.
+A response belongs to the original prompt. Its continuation is sampled from a prompt that ends with the tokens so far, whose id hashes the
+original id and these tokens: random numbers depend on the seed and the preceding tokens, not on scheduling. Inserted tokens have mask False
+and log p 0, and do not count as sampled.
 
-Left out: keys and values that outlive a piece (each reads again what stands before it, which nothing here counts); a stop string of the
-sampling that begins in one piece and ends in the next is seen where the next one ends.
+Left out: a KV cache that outlives a piece (each piece prefills the prefix again, which is not counted); a stop string of the sampling that
+begins in one piece and ends in the next is detected at the end of the next.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # torch and transformers: the test-time methods are listed in
 
 @dataclass(frozen=True)
 class Writer:
-    """`sampling.max_tokens` is the most of a whole response; with its prompt it also fits the sampler's context."""
+    """`sampling.max_tokens` limits the whole response; it also has to fit the context."""
 
     sampler: Sampler
     sampling: Sampling
@@ -44,8 +44,7 @@ class Writer:
     def write(
         self, partials: Sequence[Partial], num: int = 1, stop: tuple[str, ...] = (), max_tokens: Sequence[int] | None = None
     ) -> list[list[Partial]]:
-        """`num` continuations of each partial, to the response's end, or until it pauses: at a string of `stop`, or after its number of
-        `max_tokens`."""
+        """`num` continuations of each partial, until the response ends, or pauses at a string of `stop` or after `max_tokens[i]` tokens."""
         rooms = [self.room(partial) for partial in partials]
         limits = [max(1, min(pair)) for pair in zip(rooms, max_tokens or rooms, strict=True)]  # the sampler refuses a full context
         prompts, continued = list(prompts_of(partials)), dict[int, list[Partial]]()
@@ -58,7 +57,7 @@ class Writer:
         return [continued[i] for i in range(len(partials))]
 
     def insert(self, partial: Partial, text: str) -> Partial:
-        """The partial with text that is given. It ends as it is where there is no room for the text and a token more."""
+        """Appends given text. Where the text and one more token do not fit, the response ends unchanged, with stop "length"."""
         from ikusei.text.conversation import encode_after
 
         so_far = partial.prompt.tokens + partial.response.tokens
@@ -69,17 +68,17 @@ class Writer:
         return replace(partial, response=self._joined(partial.response, inserted))
 
     def room(self, partial: Partial) -> int:
-        """How many tokens the response may still grow by."""
+        """How many more tokens the response may have."""
         return min(self.sampling.max_tokens, self.context - len(partial.prompt.tokens)) - len(partial.response.tokens)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """What the model reads, special tokens included."""
+        """The tokens decoded, special tokens included."""
         from ikusei.text.conversation import decode
 
         return decode(self.tokenizer, tokens)
 
     def truncate(self, response: Response, size: int) -> Response:
-        """Its first `size` tokens, not ended."""
+        """The first `size` tokens as an unfinished response."""
         tokens, logprobs = response.tokens[:size], response.logprobs and response.logprobs[:size]
         text = str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
         return replace(response, tokens=tokens, mask=response.mask[:size], text=text, logprobs=logprobs, stop=None)
@@ -91,7 +90,7 @@ class Writer:
         return replace(self.truncate(whole, len(whole.tokens)), stop=other.stop, seed=one.seed)
 
     def _continued(self, partial: Partial, piece: Response, room: int) -> Partial:
-        """With one more piece. A piece that paused leaves the response open, unless a stop of the sampling or its own limit ends it."""
+        """The partial with one more piece. A pause leaves the response unfinished, unless the sampling's own stop or limit ends it."""
         whole = self._joined(partial.response, piece)
         texts = (whole.text, self.text(whole.tokens)) if self.sampling.stop else ()
         own = piece.tokens[-1] in self.sampling.stop_ids or any(each in text for each in self.sampling.stop for text in texts)

@@ -1,4 +1,4 @@
-"""The responses being written: their tokens, log-probs and random numbers so far, and when each one ends."""
+"""The state of a decoding batch: tokens, log-probs, random numbers and stop conditions of the responses being decoded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ikusei.types import Prompt, Response, Sampling, Stop
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Response `index` of prompt number `prompt`, to be written with `seed` in at most `limit` tokens."""
+    """One response to decode: number `index` of prompt number `prompt`, with `seed`, of at most `limit` tokens."""
 
     prompt: int
     index: int
@@ -26,10 +26,10 @@ class Job:
 
 
 def jobs_of(prompts: Sequence[Prompt], num_responses: int, sampling: Sampling, seed: int, context: int) -> list[Job]:
-    """Every response to write, in the order of asking; a prompt that is asked again gets its next samples, not the same ones. Raises
+    """All responses to decode, in the order of the prompts. A prompt that occurs again gets further samples, not the same ones. Raises
     ValueError for a prompt that fills the model's context."""
     jobs = []
-    asked: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
     for p, prompt in enumerate(prompts):
         room = context - len(prompt.tokens)
         if room < 1:
@@ -38,22 +38,22 @@ def jobs_of(prompts: Sequence[Prompt], num_responses: int, sampling: Sampling, s
                 "for the answer; shorten the prompt or take a model with a longer context"
             )
         limit = min(sampling.max_tokens, room)
-        first = asked[prompt.id] * num_responses
+        first = seen[prompt.id] * num_responses
         jobs += [Job(p, i, response_seed(seed, prompt.id, first + i), limit) for i in range(num_responses)]
-        asked[prompt.id] += 1
+        seen[prompt.id] += 1
     return jobs
 
 
-class Drafts:
-    """One draft a row, all of them written in step. A row that has ended stays until `arrange`, and nothing more is written into it."""
+class DecodingBatch:
+    """One response in each row, all decoded in lockstep. A finished row stays until `arrange`, and gets no further tokens."""
 
     def __init__(self, sampling: Sampling, ends: frozenset[int], tokenizer: PreTrainedTokenizerBase, device: torch.device) -> None:
         self.sampling, self.ends, self.tokenizer = sampling, ends, tokenizer
         special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
-        self.stop_ids = frozenset(sampling.stop_ids) | {special[stop] for stop in sampling.stop if stop in special}  # they are in no text
+        self.stop_ids = frozenset(sampling.stop_ids) | {special[stop] for stop in sampling.stop if stop in special}  # not in the text
         self.stops = torch.tensor(sorted(ends | self.stop_ids), dtype=torch.long, device=device)
-        self.jobs: list[Job | None] = []  # None: ended
-        width = sampling.max_tokens + 1  # the last column takes what is drawn for rows that are full
+        self.jobs: list[Job | None] = []  # None: finished
+        width = sampling.max_tokens + 1  # the last column takes the tokens drawn for finished rows
         self.token_BT = torch.zeros(0, width, dtype=torch.long, device=device)
         self.logp_BT = torch.zeros(0, width, device=device)
         self.uniform_BT = torch.zeros(0, width, device=device)
@@ -66,7 +66,7 @@ class Drafts:
         return [row for row, job in enumerate(self.jobs) if job is not None]
 
     def arrange(self, rows: Sequence[int], jobs: Sequence[Job] = ()) -> None:
-        """Only these rows go on, in this order; after them a new draft for each job."""
+        """Keeps these rows, in this order, and appends a new row for each job."""
         index = torch.tensor(rows, dtype=torch.long, device=self.count_B.device)
         self.jobs = [self.jobs[row] for row in rows] + list(jobs)
         uniform = torch.zeros(len(jobs), self.uniform_BT.shape[1])
@@ -79,7 +79,7 @@ class Drafts:
         self.alive_B = F.pad(self.alive_B[index], (0, len(jobs)), value=True)
 
     def write(self, first: int, logits: Tensor) -> Tensor:
-        """One token into each row from `first` on, from logits [B - first, V]. Gives the token of every row that was asked, [B - first]."""
+        """Samples one token for each row from `first` on: logits [B - first, V] -> tokens [B - first]."""
         count, alive = self.count_B[first:], self.alive_B[first:]
         at = count[:, None]
         token, logp = draw(logits, self.uniform_BT[first:].gather(1, at).squeeze(1), self.sampling)
@@ -90,7 +90,7 @@ class Drafts:
         return token
 
     def ended(self) -> list[int]:
-        """The rows that have ended since this was asked last."""
+        """The rows that have ended since the last call."""
         alive = self.alive_B.tolist()
         for row in self.active if self.sampling.stop else ():
             alive[row] = alive[row] and not self._stop_string(row)
@@ -101,7 +101,7 @@ class Drafts:
         return self.token_BT[row, : int(self.count_B[row])].tolist()
 
     def close(self, row: int, version: int) -> tuple[Job, Response]:
-        """The finished response; its row is free."""
+        """The finished response of a row, which is free from then on."""
         job, tokens = self.jobs[row], self.written(row)
         assert job is not None, "an empty row cannot be closed"
         self.jobs[row] = None
@@ -118,8 +118,8 @@ class Drafts:
         return "length"
 
     def _stop_string(self, row: int) -> bool:
-        """True where the last token completed a stop string. A token is at least one byte, so the last few tokens tell whether to look at
-        the whole; the whole decides, because a window may cut a character in two."""
+        """True where the last token completed a stop string. A token is at least one byte, so decoding the last few tokens rules most rows
+        out; then the whole text decides, since the window may split a character."""
         reach = max(len(stop.encode()) for stop in self.sampling.stop) + 1
         written = self.written(row)
         return all(

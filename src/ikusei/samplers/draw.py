@@ -1,8 +1,8 @@
-"""From logits to tokens: one uniform number a token, by the inverse of the cumulative distribution.
+"""Samples tokens from logits by inverse-transform sampling, with one uniform number for each token.
 
-The number belongs to (seed, prompt id, sample index, position) alone, so a response does not depend on the slot that wrote it, on its
-neighbours or on the order of work. The log-prob is that of the distribution actually drawn from, after temperature and truncation.
-Gumbel noise would need one random number for each word of the vocabulary: at 151,936 words and 64 rows ten times slower.
+The number is a function of (seed, prompt id, sample index, position) alone, so a response does not depend on its slot, on the other rows of
+the batch or on scheduling. The log-prob is that of the sampling distribution, after temperature and truncation. Gumbel noise would need a
+random number for each vocabulary entry: ten times slower at 151,936 entries and 64 rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ikusei.types import Sampling
 
-WORDS = 512  # in a block
+BLOCK = 512  # vocabulary entries in a block
 BELOW_ONE = 1 - 2**-23  # so that a uniform times the whole mass stays below it in fp32
 
 
@@ -26,7 +26,7 @@ def response_seed(seed: int, prompt_id: str, index: int) -> int:
 
 
 def uniforms(seed: int, count: int) -> Tensor:
-    """[count] numbers in [0, 1), fp32. Number t is the same however many are asked for."""
+    """[count] numbers in [0, 1), fp32. Number t does not depend on `count`."""
     return torch.from_numpy(np.random.Generator(np.random.Philox(key=seed)).random(count).astype(np.float32))
 
 
@@ -41,35 +41,36 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
 
 
 def by_inverse(p: Tensor, uniform: Tensor) -> Tensor:
-    """The first word at which the mass of p [B, V] summed up exceeds uniform [B] of the whole. A large vocabulary is summed in blocks, and
-    word by word only in the block that holds it: a running sum over everything is as slow as all the rest together."""
-    num, V = p.shape[1] // WORDS, p.shape[1]
+    """The first token at which the cumulative sum of p [B, V] exceeds uniform [B] times the total. A large vocabulary is summed in blocks,
+    and token by token only inside the right block: one cumulative sum over all would double the cost of sampling."""
+    num, V = p.shape[1] // BLOCK, p.shape[1]
     if num < 8:
         return _first_above(p, uniform.clamp(max=BELOW_ONE)[:, None] * p.sum(-1, keepdim=True)).squeeze(1)
-    blocks = torch.cat([p[:, : num * WORDS].unflatten(1, (num, WORDS)).sum(-1), p[:, num * WORDS :].sum(-1, keepdim=True)], 1)
+    blocks = torch.cat([p[:, : num * BLOCK].unflatten(1, (num, BLOCK)).sum(-1), p[:, num * BLOCK :].sum(-1, keepdim=True)], 1)
     target = uniform.clamp(max=BELOW_ONE)[:, None] * blocks.sum(-1, keepdim=True)
     block = _first_above(blocks, target)
     target = target - (blocks.cumsum(-1) - blocks).gather(1, block)
-    word = block * WORDS + torch.arange(WORDS, device=p.device)
-    inside = p.gather(1, word.clamp(max=V - 1)).masked_fill(word >= V, 0.0)
-    return (block * WORDS + _first_above(inside, target)).squeeze(1)
+    token_id = block * BLOCK + torch.arange(BLOCK, device=p.device)
+    inside = p.gather(1, token_id.clamp(max=V - 1)).masked_fill(token_id >= V, 0.0)
+    return (block * BLOCK + _first_above(inside, target)).squeeze(1)
 
 
 def _first_above(p: Tensor, target: Tensor) -> Tensor:
-    """[B, n] and [B, 1] -> [B, 1] where the running sum first exceeds the target, which rounding may have put outside of it."""
+    """p [B, n] and target [B, 1] -> index [B, 1] where the cumulative sum first exceeds the target; clamped, since rounding may exceed
+    it."""
     mass = p.cumsum(-1)
     return torch.searchsorted(mass, torch.minimum(target.clamp(min=0), mass[:, -1:] * BELOW_ONE), right=True).clamp(max=p.shape[1] - 1)
 
 
 def truncate(p: Tensor, sampling: Sampling) -> Tensor:
-    """Probabilities [B, V] with 0 outside the top-k words, then outside the smallest set that holds top-p of what is left, then below min-p
-    times the likeliest word. Not normalised."""
+    """p [B, V], set to 0 outside the top-k tokens, then outside the smallest set with top-p of the remaining mass, then below min-p times
+    the largest probability. Not normalised."""
     if 0 < sampling.top_k < p.shape[-1]:
         likeliest = p.topk(sampling.top_k, -1)
         p = torch.zeros_like(p).scatter(1, likeliest.indices, likeliest.values)
     if sampling.top_p < 1:
         sorted_p, order = p.sort(-1, descending=True)
-        before = sorted_p.cumsum(-1) - sorted_p  # the mass of likelier words: a word stays while that is below top-p
+        before = sorted_p.cumsum(-1) - sorted_p  # the mass of likelier tokens: a token stays while it is below top-p
         cut = before >= sampling.top_p * p.sum(-1, keepdim=True)
         p = torch.zeros_like(p).scatter(1, order, sorted_p.masked_fill(cut, 0.0))
     if sampling.min_p > 0:

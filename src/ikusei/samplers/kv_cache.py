@@ -1,12 +1,13 @@
-"""The keys and values of the responses being written: one slot each, all in step.
+"""The KV cache of a decoding batch: one slot for each response, all at the same column.
 
-    column    0  1  2  3  4  5  6  7  8 | now           each step writes one column, the same for every slot, so that it is one copy
-    slot 0    .  .  p  p  p  a  a  a  a | a             a slot begins where its response does, or with its prompt's copy
-    slot 1    .  .  .  .  .  .  p  p  b | b             what lies before is masked; distance in columns is distance in positions
+    column    0  1  2  3  4  5  6  7  8 | now           each step writes the same column of every slot, as one copy
+    slot 0    .  .  p  p  p  a  a  a  a | a             a slot begins with its response, or with a copy of its prompt
+    slot 1    .  .  .  .  .  .  p  p  b | b             earlier columns are masked; distance in columns is distance in positions
 
-A prompt goes through the model once, in a forest of roots. A long one is kept once and looked at by all of its responses together, as one
-matrix product, which is why the slots of a prompt lie side by side; a short one is copied into its slots, which costs less than the
-further products. Windows are slices of columns. `arrange` drops what is finished, appends what begins, and closes up the columns.
+Each prompt is prefilled once, in a forest of roots. The keys and values of a long prompt are stored once and shared by its responses, which
+attend to them in one matrix product; the slots of a prompt are therefore adjacent. A short prompt is copied into its slots, which is
+cheaper than further products. A sliding window is a slice of columns. `arrange` drops finished slots, appends new ones, and compacts the
+columns.
 """
 
 from __future__ import annotations
@@ -18,23 +19,23 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from ikusei.forest import Totals, plant
+from ikusei.forest import Denominators, plant
 from ikusei.models.attention import ForestLayout, Form
 from ikusei.models.causal import CausalModel
 from ikusei.models.flash import joined
-from ikusei.models.fused_decoder import Stack
-from ikusei.models.linear import product
+from ikusei.models.fused_decoder import FusedDecoder
+from ikusei.models.linear import prepacked
 from ikusei.types import Group, Prompt
 
 GROW = 64  # columns are added so many at a time
-SHARED = 96  # a prompt with so many tokens is looked at where it is, a shorter one is copied into its slots
+SHARED = 96  # tokens: a prompt so long is shared by its slots, a shorter one is copied into them
 
 Pair = tuple[Tensor, Tensor]  # keys and values
 
 
 @dataclass(frozen=True, eq=False)
 class Prefilled:
-    """What is kept of a prompt: the logits [V] after it and, for each layer, its keys and values [Hkv, P, D]."""
+    """A prefilled prompt: the logits [V] after it, and its keys and values [Hkv, P, D] in each layer."""
 
     logits: Tensor
     kept: dict[nn.Module, Pair]
@@ -42,7 +43,7 @@ class Prefilled:
 
 
 class Roots:
-    """The prompts that are looked at where they are. `roots[b]` is slot b's, None where it has a copy; those of one prompt lie together."""
+    """The shared prompts. `roots[b]` is slot b's, None where it has a copy; the slots of one prompt are adjacent."""
 
     def __init__(self, roots: Sequence[Prefilled | None]) -> None:
         self.of: list[tuple[Prefilled, slice]] = []
@@ -53,8 +54,9 @@ class Roots:
                 self.of.append((root, slice(begin, end)))
             begin = end
 
-    def look(self, layer: nn.Module, q: Tensor, softcap: float | None) -> tuple[Tensor, Tensor]:
-        """q [B, Hkv, repeats, D], scaled -> what each slot sees of its prompt, as q, and the log-sum-exp [B, Hkv, repeats, 1]."""
+    def attend(self, layer: nn.Module, q: Tensor, softcap: float | None) -> tuple[Tensor, Tensor]:
+        """q [B, Hkv, repeats, D], scaled -> the attention output over each slot's prompt, same shape, and log-sum-exp [B, Hkv, repeats,
+        1]."""
         seen, mass = torch.zeros_like(q), torch.full((*q.shape[:3], 1), float("-inf"), device=q.device)
         for root, rows in self.of:
             keys, values = root.kept[layer]
@@ -70,37 +72,37 @@ def capped(scores: Tensor, softcap: float | None) -> Tensor:
 
 
 def weighed(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """scores [B, n, T] and values [B, T, D] -> softmax(scores) values [B, n, D] and the log-sum-exps [B, n, 1]. The scores are used up."""
+    """scores [B, n, T] and values [B, T, D] -> softmax(scores) values [B, n, D] and the log-sum-exps [B, n, 1]. Overwrites the scores."""
     largest = scores.amax(-1, keepdim=True)
     mass = scores.sub_(largest).exp_().sum(-1, keepdim=True)
     return torch.bmm(scores.to(values.dtype), values).div_(mass), mass.log_().add_(largest)
 
 
-class Slots:
-    """A `Layout`: its `attend` adds a column, then looks. Weights are taken as they are when it is made."""
+class KVCache:
+    """A `Layout` for decoding: `attend` appends a column of keys and values, then attends. Uses the weights as they are at construction."""
 
     def __init__(self, causal: CausalModel, size: int) -> None:
-        """`size` is the most slots that there will be."""
+        """`size`: the largest number of slots."""
         self.causal = causal
         self.dtype = torch.bfloat16 if causal.precision == "bf16" else torch.float32
-        self.run = causal.body.stack.merged(self.dtype, causal.context, size) if causal.body.stack else causal.body
+        self.run = causal.body.fused.merged(self.dtype, causal.context, size) if causal.body.fused else causal.body
         bias = causal.head.bias
-        self.head = product(causal.head.weight.to(self.dtype), None if bias is None else bias.to(self.dtype), size)
-        self.cache: dict[nn.Module, Pair] = {}  # [B * Hkv, columns, D] each
+        self.head = prepacked(causal.head.weight.to(self.dtype), None if bias is None else bias.to(self.dtype), size)
+        self.keys_values: dict[nn.Module, Pair] = {}  # [B * Hkv, columns, D] each
         self.key_heads: dict[nn.Module, int] = {}
         self.columns = 0  # written so far
         self.begin = torch.zeros(0, dtype=torch.long, device=causal.device)  # [B] each slot's first column
         self.position = torch.zeros_like(self.begin)  # [B] of the next token
-        self.room = 0  # columns that there are
+        self.room = 0  # columns allocated
         self.hidden: dict[int, Tensor] = {}  # [B * Hkv, 1, columns] for each Hkv: 0, or -inf before a slot begins
-        self.looked_at: list[Prefilled | None] = []  # [B] the prompt that a slot looks at where it is
+        self.shared_prompts: list[Prefilled | None] = []  # [B] the prompt that a slot shares, None where it has a copy
         self.roots = Roots(())
         self.windowed = False
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Prompt]) -> list[Prefilled]:
-        """The prompts through the model, all in one row."""
-        forest = plant([Group(prompt, ()) for prompt in prompts], Totals(1, 1, 0, 1)).to(self.causal.device)
+        """Prefills the prompts, all in one row."""
+        forest = plant([Group(prompt, ()) for prompt in prompts], Denominators(1, 1, 0, 1)).to(self.causal.device)
         layout = ForestLayout(forest, keep=True)
         with self.causal.autocast():
             ends = torch.tensor([tree.start + tree.root - 1 for tree in forest.trees], device=self.causal.device)
@@ -116,7 +118,7 @@ class Slots:
         ]
 
     def arrange(self, rows: Sequence[int], prompts: Sequence[Prefilled] = ()) -> None:
-        """Only these slots go on, in this order; after them a new slot for each prompt, which must not come before theirs."""
+        """Keeps these slots, in this order, and appends a new slot for each prompt."""
         index = torch.tensor(rows, dtype=torch.long, device=self.begin.device)
         shared = [not self.windowed and prompt.length >= SHARED for prompt in prompts]
         own = [0 if share else prompt.length for share, prompt in zip(shared, prompts, strict=True)]
@@ -125,24 +127,26 @@ class Slots:
         columns = max([span, *own])
         copied = [None if share else prompt for share, prompt in zip(shared, prompts, strict=True)]
         self.room = -(-(columns + 1) // GROW) * GROW
-        for layer, pair in (self.cache or (prompts[0].kept if prompts else {})).items():
-            self.cache[layer] = self._moved(layer, pair, index, span, columns, copied)
+        for layer, pair in (self.keys_values or (prompts[0].kept if prompts else {})).items():
+            self.keys_values[layer] = self._moved(layer, pair, index, span, columns, copied)
         lengths = torch.tensor([prompt.length for prompt in prompts], dtype=torch.long, device=index.device)
         self.begin = columns - torch.cat([spans, torch.tensor(own, dtype=torch.long, device=index.device)])
         self.position = torch.cat([self.position[index], lengths])
-        self.looked_at = [self.looked_at[row] for row in rows] + [p if share else None for share, p in zip(shared, prompts, strict=True)]
-        self.roots = Roots(self.looked_at)
+        self.shared_prompts = [self.shared_prompts[row] for row in rows] + [
+            p if share else None for share, p in zip(shared, prompts, strict=True)
+        ]
+        self.roots = Roots(self.shared_prompts)
         self.columns = columns
         before = torch.arange(self.room, device=index.device) < self.begin[:, None]
         hidden = torch.zeros(before.shape, device=index.device, dtype=self.dtype).masked_fill_(before, float("-inf"))
         self.hidden = {heads: hidden.repeat_interleave(heads, 0).unsqueeze(1) for heads in set(self.key_heads.values())}
 
     def _moved(self, layer: nn.Module, pair: Pair, index: Tensor, span: int, columns: int, copied: Sequence[Prefilled | None]) -> Pair:
-        """Room for `columns` and more: the last `span` columns of the slots that go on, then the prompts that are copied."""
+        """A layer's cache with room for `columns`: the last `span` columns of the slots that stay, then the copied prompts."""
         moved = []
         for which, tensor in enumerate(pair):
             new = tensor.new_empty(len(index) + len(copied), self.key_heads[layer], self.room, tensor.shape[-1])
-            new[: len(index), :, : columns - span] = 0  # what is hidden must be numbers
+            new[: len(index), :, : columns - span] = 0  # masked entries must be finite
             new[len(index) :, :, :columns] = 0
             if span:
                 new[: len(index), :, columns - span : columns] = tensor.unflatten(0, (-1, new.shape[1]))[
@@ -158,12 +162,12 @@ class Slots:
 
     @torch.inference_mode()
     def step(self, token_B: Tensor) -> Tensor:
-        """One token into each slot -> logits [B, V] of the next."""
+        """Appends one token [B] to each slot -> logits [B, V] of the next."""
         if self.columns == self.room:
-            self.arrange(range(len(self.looked_at)))
+            self.arrange(range(len(self.shared_prompts)))
         with self.causal.autocast():
-            if isinstance(self.run, Stack):
-                hidden = self.run.step(token_B, self.position, self.look)
+            if isinstance(self.run, FusedDecoder):
+                hidden = self.run.step(token_B, self.position, self.attend_step)
             else:
                 hidden = self.run(token_B[:, None], self.position[:, None], self)[:, 0]
             logits = self.causal.logits(hidden, self.head)
@@ -173,26 +177,25 @@ class Slots:
 
     def attend(self, layer: nn.Module, query: Tensor, key: Tensor, value: Tensor, form: Form) -> Tensor:
         """query [B, H, 1, D], key and value [B, Hkv, 1, D] -> [B, H, 1, D]."""
-        return self.look(layer, query.squeeze(2), key.squeeze(2), value.squeeze(2), form).view(query.shape)
+        return self.attend_step(layer, query.squeeze(2), key.squeeze(2), value.squeeze(2), form).view(query.shape)
 
-    def look(self, layer: nn.Module, query: Tensor, key: Tensor, value: Tensor, form: Form) -> Tensor:
-        """query [B, H, D], key and value [B, Hkv, D] -> what each slot sees, [B, H * D]. In few slots each operation here costs more than
-        what it computes."""
-        keys, values = self.cache[layer]
+    def attend_step(self, layer: nn.Module, query: Tensor, key: Tensor, value: Tensor, form: Form) -> Tensor:
+        """query [B, H, D], key and value [B, Hkv, D] -> [B, H * D]. With few slots the number of operations is what costs time."""
+        keys, values = self.keys_values[layer]
         (B, kv, D), now = key.shape, self.columns
         keys[:, now], values[:, now] = key.reshape(B * kv, D), value.reshape(B * kv, D)
         first = 0 if form.window is None else max(0, now + 1 - form.window)
         q, k, v = query.to(self.dtype).reshape(B * kv, -1, D), keys[:, first : now + 1], values[:, first : now + 1]
         hidden = self.hidden[kv][:, :, first : now + 1]
         if self.roots.of or form.softcap is not None:
-            return self._look_beyond(layer, q, k, v, hidden, form).view(B, -1)
+            return self._attend_shared(layer, q, k, v, hidden, form).view(B, -1)
         return torch.bmm(torch.baddbmm(hidden, q, k.transpose(1, 2), alpha=form.scaling).softmax(-1), v).view(B, -1)
 
-    def _look_beyond(self, layer: nn.Module, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, form: Form) -> Tensor:
-        """The same with prompts that lie elsewhere, and with capped scores. q [B * Hkv, repeats, D] -> as q."""
+    def _attend_shared(self, layer: nn.Module, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, form: Form) -> Tensor:
+        """The same with shared prompts and capped scores. q [B * Hkv, repeats, D] -> same shape."""
         q = q * form.scaling
         seen, mass = weighed(capped(torch.bmm(q, k.transpose(1, 2)).float(), form.softcap).add_(hidden), v)
         if not self.roots.of:
             return seen
-        more = self.roots.look(layer, q.unflatten(0, (len(self.looked_at), -1)), form.softcap)
+        more = self.roots.attend(layer, q.unflatten(0, (len(self.shared_prompts), -1)), form.softcap)
         return joined(seen, mass, *(x.flatten(0, 1) for x in more))[0]

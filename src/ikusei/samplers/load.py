@@ -1,4 +1,4 @@
-"""A sampler of its own, for a model that is in use and not in training."""
+"""Loads a model as a sampler, for inference."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ikusei.samplers.local import LocalSampler
 
 
 def load_sampler(model: str, num_slots: int = 64, layout: str | None = None, fresh: bool = False) -> LocalSampler:
-    """Of a folder, a hub id or `seedling`; it writes `num_slots` responses at one time. `layout` None: as the probe finds right. With
-    `fresh` the model has the same configuration and random weights, always the same ones."""
+    """`model` is a folder, a hub id or `seedling`; `num_slots` responses are decoded at one time. `layout` None: chosen by the probe. With
+    `fresh` the weights are random, from a fixed seed."""
     if fresh:
         torch.manual_seed(0)
         weights = to_device(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(resolve(model)), dtype=torch.float32))

@@ -1,8 +1,8 @@
-"""Decoding for models that take no forest: all responses of one prompt, step by step, over transformers' own cache.
+"""Decoding for models in the padded layout: all responses of one prompt, token by token, with transformers' own cache.
 
-Their lengths are always equal, so nothing is padded. Not every model's cache can be used from outside as we do (its name differs, or
-the model keeps no state at all), so it is tried once on a short row; where it does not give the whole row's hidden states, the whole prefix
-goes through the model for each token: slow, and right.
+All rows have the same length, so nothing is padded. Not every model's cache works when used from outside (its name differs, or the model
+has none). It is therefore tested once on a short row; where it does not reproduce the hidden states of the whole row, the whole prefix is
+recomputed for each token, which is slow and correct.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ikusei.models.causal import CausalModel
 from ikusei.models.probe import TOLERANCE
-from ikusei.samplers.decoding import Drafts
+from ikusei.samplers.decoding import DecodingBatch
 
 CACHES = ("past_key_values", "cache_params")
 LONG, SHORT = 12, 5  # the trial row and its prompt
@@ -39,10 +39,10 @@ class Decoder:
         return hidden[:, -1]
 
     @torch.no_grad()
-    def step(self, drafts: Drafts) -> None:
-        """One token into each draft."""
+    def step(self, decoding: DecodingBatch) -> None:
+        """Samples one token in each row."""
         with self.causal.autocast():
-            token_B = drafts.write(0, self.causal.logits(self.hidden()))
+            token_B = decoding.write(0, self.causal.logits(self.hidden()))
         self.tokens = torch.cat([self.tokens, token_B[:, None]], 1)
 
 
@@ -56,7 +56,7 @@ def cached_step(causal: CausalModel, tokens: Tensor, cache: dict[str, Any], seen
 
 @torch.no_grad()
 def cache_is_right(causal: CausalModel) -> bool:
-    """Whether a row fed token by token gives the hidden states of the whole row. Tried once for each model."""
+    """Whether decoding token by token gives the logits of the whole row. Tested once for each model."""
     if causal.cache_is_right is None:
         row = torch.arange(1, LONG + 1, device=causal.device)[None] % causal.vocabulary
         whole = causal.logits(causal.body.plain(row)).log_softmax(-1)

@@ -13,7 +13,7 @@ NOTHING = Response((), (), "", ())
 
 @dataclass(frozen=True)
 class Partial:
-    """A response that is being written; it has ended once it has a `stop`. `written` counts the tokens of its last piece."""
+    """An unfinished response; it has ended once it has a `stop`. `written` counts the tokens sampled in its last piece."""
 
     prompt: Prompt
     response: Response = NOTHING
@@ -21,14 +21,14 @@ class Partial:
 
 
 def after(one: Response, given: tuple[int, ...], other: Response) -> Response:
-    """The second response with the way to it: the first, and tokens that are given. Its text stays its own."""
+    """Concatenates two responses with inserted tokens between them; the text is the second's."""
     logprobs = None if one.logprobs is None or other.logprobs is None else one.logprobs + (0.0,) * len(given) + other.logprobs
     mask = one.mask + (False,) * len(given) + other.mask
     return replace(other, tokens=one.tokens + given + other.tokens, mask=mask, logprobs=logprobs)
 
 
 def prompts_of(partials: Sequence[Partial]) -> Iterator[Prompt]:
-    """What the sampler is given for each; equal ones are told apart, or they would go on alike."""
+    """The prompt by which each is continued. Equal ones get different ids, so that their continuations differ."""
     times: Counter[str] = Counter()
     for partial in partials:
         written = partial.response.tokens

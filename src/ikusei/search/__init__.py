@@ -1,20 +1,20 @@
 """Test-time compute: many answers to one prompt, and which of them to return.
 
-    vote           the answer that most give; weighted by what they earn           self-consistency, arXiv:2203.11171
-    best_of_n      the one that earns most
-    regularised    best of n, held back by what is likely, by what is like the others, or by length      arXiv:2404.01054, 2502.12668
-    mbr            the one that the others agree with most, by any utility; and a diverse few            arXiv:2311.05263, 2401.05054
+    vote           the most frequent answer, optionally weighted by rewards      self-consistency, arXiv:2203.11171
+    best_of_n      the highest reward
+    regularised    best of n with a regulariser: likelihood, similarity to the others, or length         arXiv:2404.01054, 2502.12668
+    mbr            minimum Bayes risk, by any utility; and a diverse subset                              arXiv:2311.05263, 2401.05054
 
 A method gives each answer a value, and the largest is chosen (figures/choosing.py): one estimate of accuracy at n serves all.
 
-These choose among answers that there are. Others decide while they are written (method.py, on top of samplers/continuation.py):
+They choose among finished answers. Others steer the sampling (method.py, on top of samplers/continuation.py):
 
     repeated    n answers and a chooser, at once; or in rounds until the vote is decided                 arXiv:2305.11860
     beam        in steps of text, led by a guide; diverse verifier tree search                           arXiv:2408.03314
     revision    the model sees its last answer and answers again                                         arXiv:2408.03314
-    budget      a thought is extended, or truncated                                                      arXiv:2501.19393
+    budget      the chain of thought is extended, or truncated                                                      arXiv:2501.19393
 
-Each says how many tokens it spent. A new method is a file here, with its record (methods.py).
+Each reports the number of tokens sampled. A new method is a file here, with its record (methods.py).
 
     method.py    what a method receives and returns        methods.py   the registry of methods
     answer.py    `ikusei.answer`: load a model, run one    trees.py     trees of partial responses, for beam.py

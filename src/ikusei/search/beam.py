@@ -1,14 +1,14 @@
-"""Search in steps of text, led by a guide that scores what is written so far.   arXiv:2408.03314; DVTS: Hugging Face's search-and-learn
+"""Beam search over steps of text, guided by scores of partial responses.   arXiv:2408.03314; DVTS: Hugging Face's search-and-learn
 
-    n candidates write a step each ─► the guide scores them ─► of each tree the best 1 / width stay ─► each goes on in `width` ways ─► ...
+    n candidates sample a step each ─► the guide scores them ─► the best 1 / width of each tree are kept ─► each gets `width` continuations
 
     beam     one tree of n: the best n / width of all
-    DVTS     n / width trees of `width`, each keeping its best one, so that one lucky beginning does not push out the others
+    DVTS     n / width trees of `width`, each keeping its best one, for diversity: no single prefix replaces all others
 
     value = the last step's score, the smallest, or the product of all
 
-Every answer that comes to an end is a candidate at the end, also one that was not among the best: it is there and paid for. A search is
-over when what stays has ended. With width 1 all go on, so that it is best of n. Left out: looking ahead before a step is scored.
+Every finished response is a candidate in the final choice, also one that was not among the best of its step. The search ends when all kept
+candidates are finished. With width 1 all are kept, so it is best of n. Left out: lookahead before a step is scored.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Beam:
         return [Result(choose(self.chooser, row), tuple(row), spent) for row, spent in zip(answers, num_tokens, strict=True)]
 
     def _value(self, candidate: Candidate) -> float:
-        """Raises ValueError for a product of scores below 0, which would say nothing."""
+        """Raises ValueError for a product with scores below 0, which has no meaning."""
         scores = candidate.scores
         if self.aggregate == "prod" and -math.inf < min(scores) < 0:
             raise ValueError(f"a step's score of {min(scores):.3g}; allowed for a product: 0 or more; put a sigmoid over the guide")
@@ -84,11 +84,11 @@ class Beam:
 
 METHODS = (
     MethodSpec(
-        "beam", "N candidates, a quarter of which go on after each step", make=lambda n, step: Beam(n, min(n, WIDTH), False, (step,)),
+        "beam", "N candidates, a quarter of which are kept after each step", make=lambda n, step: Beam(n, min(n, WIDTH), False, (step,)),
         needs=("guide", "steps"), least=WIDTH,
     ),
     MethodSpec(
-        "dvts", "beam in trees of four, each keeping its best", make=lambda n, step: Beam(n, min(n, WIDTH), True, (step,)),
+        "dvts", "beam search in trees of four, each keeping its best", make=lambda n, step: Beam(n, min(n, WIDTH), True, (step,)),
         needs=("guide", "steps"), least=2 * WIDTH,
     ),
 )  # fmt: skip

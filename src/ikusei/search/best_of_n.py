@@ -1,6 +1,6 @@
-"""Best of n: the response that earns most.
+"""Best of n: the response with the highest reward.
 
-    value_i = r(y_i)                KL of what is chosen from what is sampled: log n - (n - 1) / n at most   (arXiv:2009.01325)
+    value_i = r(y_i)                KL(chosen || sampled): log n - (n - 1) / n at most   (arXiv:2009.01325)
 
 A response whose reward failed is never chosen where another has one.
 """
@@ -29,7 +29,7 @@ def rewards(responses: Sequence[Response]) -> list[float]:
 
 
 def kl_of_best(n: int) -> float:
-    """The bound above, in nats; exact where no two responses earn the same.
+    """The bound above, in nats; exact where no two responses have equal rewards.
 
     Raises:
         ValueError: n below 1.
@@ -39,4 +39,4 @@ def kl_of_best(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
-METHODS = (MethodSpec("best_of_n", "N answers, of which the one of the highest reward counts", BestOfN(), needs=("guide",)),)
+METHODS = (MethodSpec("best_of_n", "the answer with the highest reward among N", BestOfN(), needs=("guide",)),)

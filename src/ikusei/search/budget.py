@@ -1,14 +1,14 @@
-"""Budget forcing: a thought is extended, or truncated.   s1, arXiv:2501.19393
+"""Budget forcing: the chain of thought is extended, or truncated.   s1, arXiv:2501.19393
 
-    extend      where `</think>` comes, it is dropped and a word such as "Wait" put in its place, so many times, within the budget
-    truncate    where the thought has `budget` tokens and is not over, `</think>` is put there, and the model must answer
+    extend      replaces `</think>` by a word such as "Wait", `extensions` times at most, within the budget
+    truncate    inserts `</think>` where the thought reaches `budget` tokens, so that the model has to answer
 
-    <think> 8+6=14 7+5 | </think> | 124 <end>            mask: written, given, written
+    <think> 8+6=14 7+5 | </think> | 124 <end>            mask: sampled, inserted, sampled
 
-The budget counts the answer's tokens up to the end of the thought, given ones included. What answers without a thought, or ends in the
-midst of one, is left as it is. Without extensions, an answer that ends within the budget is the plain sample.
+The budget counts the response's tokens up to the end of the thought, inserted ones included. A response without a thought, or one that ends
+inside it, is left unchanged. Without extensions, a response that ends within the budget is the plain sample.
 
-Left out: choosing among answers by the length of their thoughts, which s1 finds to be worse.
+Left out: choosing among answers by the length of their thoughts, which s1 found to be worse.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Budget:
         return [Result(each.response, (each.response,), spent) for each, spent in zip(partials, num_tokens, strict=True)]
 
     def _extended(self, writer: Writer, partial: Partial) -> Partial | None:
-        """With the word in place of the end of the thought; None where there is no such end, or no room."""
+        """Replaces the end of the thought by `word`; None where the thought has not ended, or there is no room."""
         size, before = len(partial.response.tokens), partial.response.text.find(END)
         if partial.response.stop or before < 0:
             return None
@@ -66,13 +66,15 @@ class Budget:
         return None if longer.response.stop or len(longer.response.tokens) >= self.budget else longer
 
     def _truncated(self, writer: Writer, partial: Partial) -> Partial:
-        """With the end of the thought, where it is open and at the budget."""
+        """Inserts the end of the thought, where the thought is open."""
         text = partial.response.text
         opened = BEGIN in text or writer.text(partial.prompt.tokens).rstrip().endswith(BEGIN)
         return partial if partial.response.stop or END in text or not opened else writer.insert(partial, END)
 
 
 METHODS = (
-    MethodSpec("extend", "a thought that is extended N times", make=lambda n, _: Budget(extensions=n), unit="extensions", least=1, most=4),
-    MethodSpec("truncate", "a thought of at most N tokens", make=lambda n, _: Budget(n), unit="tokens", least=4),
+    MethodSpec(
+        "extend", "the chain of thought, extended N times", make=lambda n, _: Budget(extensions=n), unit="extensions", least=1, most=4
+    ),
+    MethodSpec("truncate", "the chain of thought, of at most N tokens", make=lambda n, _: Budget(n), unit="tokens", least=4),
 )

@@ -1,13 +1,13 @@
-"""Minimum Bayes risk: the response that the others agree with most.   arXiv:2311.05263 (model-based), 2401.05054 (diverse)
+"""Minimum Bayes risk: the response with the highest mean utility against the others.   arXiv:2311.05263 (model-based), 2401.05054 (diverse)
 
-    value_i = mean over j of u(y_i, y_j)                           each response stands for itself
-    value_i = sum over j of p_j u(y_i, y_j) / sum of p_j           `model_based`: each text once, as likely as the model holds it
+    value_i = mean over j of u(y_i, y_j)                           Monte Carlo estimate
+    value_i = sum over j of p_j u(y_i, y_j) / sum of p_j           `model_based`: distinct texts, weighted by their probability
 
-With u = "the same answer" it is the majority vote. `diverse` gives a set of k that stands for all and whose members are unlike:
+With u = equality of answers it is the majority vote. `diverse` gives a representative and diverse subset of k:
 
     maximise  sum_{i in S} mean_j u(y_i, y_j) / k  -  penalty * mean over pairs i != j in S of u(y_i, y_j)
 
-greedily, then by exchanging one at a time until nothing gains. Left out: u by an embedding model (any function of two texts will do).
+greedily, then by exchanging one at a time until no swap improves it. Left out: u by an embedding model (any function of two texts will do).
 """
 
 from __future__ import annotations
@@ -96,4 +96,4 @@ def diverse(texts: Sequence[str], k: int, utility: Utility = overlap, penalty: f
         chosen = best
 
 
-METHODS = (MethodSpec("mbr", "N answers, of which the one most like the others counts", MBR(), slow=True),)
+METHODS = (MethodSpec("mbr", "the answer most similar to the others, among N", MBR(), slow=True),)

@@ -1,9 +1,9 @@
-"""A test-time method: what it is given, what it gives back, and the record that names it.
+"""The interface of a test-time method, its result, and its record in the registry.
 
     Method.run(writer, prompts, guide) ─► Result for each prompt
 
-A guide scores answers, also unfinished ones, a batch of groups at a time; `RewardWorkers.score` is one. It is never the grader, or the
-search would be told what is right.
+A guide scores responses, also unfinished ones, a batch of groups at a time; `RewardWorkers.score` is one. The grader must not be the guide:
+the search would then see the correct answers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Need = Literal["guide", "weights", "steps", "turns"]
 
 @dataclass(frozen=True)
 class Result:
-    """What a method came to. `tokens` counts all that were written, also those that were dropped."""
+    """The result of a method. `tokens` counts all sampled tokens, discarded ones included."""
 
     chosen: Response
     responses: tuple[Response, ...]  # those that it was chosen from
@@ -66,7 +66,7 @@ class MethodSpec:
 
 
 def by_function(function: Callable[[Prompt, str], float | None]) -> Guide:
-    """A function of the prompt and of what is written so far, as a guide."""
+    """A guide from a function of the prompt and the text so far."""
 
     def scored(group: Group) -> Group:
         totals = [function(group.prompt, response.text) for response in group.responses]
@@ -76,8 +76,8 @@ def by_function(function: Callable[[Prompt, str], float | None]) -> Guide:
 
 
 def squashed(guide: Guide) -> Guide:
-    """With a sigmoid over each total, for votes and products, which need weights of 0 or more. Of a reward model it is the chance that an
-    answer is preferred to one of score 0."""
+    """The guide with a sigmoid over each total, for votes and products, which need weights of 0 or more. For a Bradley-Terry reward model
+    that is the probability that the response is preferred to one with reward 0."""
 
     def small(response: Response) -> Response:
         if response.score is None or response.score.total is None:

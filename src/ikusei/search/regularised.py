@@ -1,10 +1,10 @@
-"""Best of n, held back: a proxy that is pushed too far is cheated, also by choosing.   arXiv:2404.01054, 2502.12668
+"""Regularised best of n, against over-optimisation of the reward.   arXiv:2404.01054, 2502.12668
 
-    kl             value_i = r_i + alpha log pi(y_i)                     near what the model would say
-    wasserstein    value_i = r_i + alpha mean over j of u(y_i, y_j)      near what it says as a rule: MBR and best of n in one
-    length         value_i = r_i - alpha / |y_i|                         against answers that are short
+    kl             value_i = r_i + alpha log pi(y_i)                     close to the policy
+    wasserstein    value_i = r_i + alpha mean over j of u(y_i, y_j)      close to its typical samples: MBR plus best of n
+    length         value_i = r_i - alpha / |y_i|                         against short responses
 
-alpha = 0 is best of n; alpha without end is the most probable response, or MBR. log pi is the sum over the response's tokens.
+alpha = 0 is best of n; alpha -> infinity the most probable response, or MBR. log pi is the sum over the response's tokens.
 
 Left out: the stochastic forms, which draw from a distribution over the responses instead of choosing one.
 """
@@ -46,4 +46,4 @@ class Regularised:
         return [reward + self.alpha * back for reward, back in zip(earned, held, strict=True)]
 
 
-METHODS = (MethodSpec("regularised", "best_of_n, held back towards what the others say", Regularised(), needs=("guide",), slow=True),)
+METHODS = (MethodSpec("regularised", "best_of_n, regularised towards typical answers", Regularised(), needs=("guide",), slow=True),)

@@ -1,10 +1,11 @@
-"""Independent answers, of which one is chosen: all at once, or in rounds until the vote is decided.   arXiv:2203.11171, 2305.11860
+"""Repeated sampling: independent responses, of which one is chosen; at once, or in rounds until the vote is decided.   arXiv:2203.11171,
+2305.11860
 
-    RepeatedSampling     n answers; any chooser
-    VoteInRounds         a few at a time, to at most n; a prompt whose vote is decided is asked no more (vote.py says when)
+    RepeatedSampling     n responses; any chooser
+    VoteInRounds         a few at a time, at most n, until the vote of the prompt is decided (vote.py)
 
-With an error of 0 the answer is that of the vote among all n. Which answers are sampled in a round depends on the seed and on its number.
-Left out: rounds for other choosers, whose winner a later answer can always beat.
+With an error of 0 the result is that of a vote among all n. The samples of a round depend on the seed and its number. Left out: rounds for
+other choosers, whose winner any later response can beat.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ikusei.types import Group, Prompt, Response
 
 @dataclass(frozen=True)
 class RepeatedSampling:
-    """A chooser of rewards needs a guide, which scores the answers."""
+    """A chooser that reads rewards needs a guide."""
 
     n: int = 16
     chooser: Chooser = field(default_factory=Vote)
@@ -71,7 +72,7 @@ class VoteInRounds:
 
 
 def round_seed(seed: int, number: int) -> int:
-    """The first round's answers are those that are sampled without rounds."""
+    """The first round has the samples of a run without rounds."""
     from ikusei.samplers.draw import response_seed  # torch
 
     return response_seed(seed, "round", number) if number else seed

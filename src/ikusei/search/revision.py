@@ -1,11 +1,11 @@
-"""Revision: the model sees its last answer in a further turn of the conversation, and answers again.   arXiv:2408.03314
+"""Sequential revision: the model sees its last answer in a further turn of the conversation, and answers again.   arXiv:2408.03314
 
-    prompt | answer 1 <end> | <user> look again <end> <assistant> | answer 2 <end> | ...        mask: written, given, written, ...
+    prompt | answer 1 <end> | <user> look again <end> <assistant> | answer 2 <end> | ...        mask: sampled, inserted, sampled, ...
 
-The last answer counts, or the one that a chooser takes. An answer's tokens hold the whole way to it, so that it can be trained on; its text
-is the last turn alone, which a reward reads. It is shown whole, also a thought that the template would leave out of earlier turns.
+The result is the last answer, or that of a chooser. The tokens of a response are the whole conversation, so that it can be trained on; its
+text is the last turn alone, which a reward reads. Earlier thoughts stay in the context, also where the chat template would drop them.
 
-Left out: a critic of its own between the turns; hints of what is wrong, which would be the grader's knowledge.
+Left out: a critic of its own between the turns; hints of what is wrong, which would leak the grader.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ class Revision:
             raise ValueError(f"got n={self.n}; allowed: 1 answer or more")
 
     def run(self, writer: Writer, prompts: Sequence[Prompt], guide: Guide | None = None) -> list[Result]:
-        """Raises ValueError where there is no chat template. Where the context is full, the answer stays as it is."""
+        """Raises ValueError where there is no chat template. A prompt whose context is full keeps its last answer."""
         turn, num_end = further_turn(writer.tokenizer, self.words)
         first = writer.write([Partial(prompt) for prompt in prompts])
         answers = [[partial.response] for (partial,) in first]
         num_tokens = [partial.written for (partial,) in first]
         for _ in range(self.n - 1):
             given = [turn[num_end:] if row[-1].stop == "eos" else turn for row in answers]
-            asked = [_asked_again(prompt, row[-1].tokens + more) for prompt, row, more in zip(prompts, answers, given, strict=True)]
-            fitting = [p for p, prompt in enumerate(asked) if len(prompt.tokens) < writer.context]
+            extended = [_extended(prompt, row[-1].tokens + more) for prompt, row, more in zip(prompts, answers, given, strict=True)]
+            fitting = [p for p, prompt in enumerate(extended) if len(prompt.tokens) < writer.context]
             if not fitting:
                 break
-            for p, (partial,) in zip(fitting, writer.write([Partial(asked[p]) for p in fitting]), strict=True):
+            for p, (partial,) in zip(fitting, writer.write([Partial(extended[p]) for p in fitting]), strict=True):
                 answers[p].append(after(answers[p][-1], given[p], partial.response))
                 num_tokens[p] += partial.written
         groups = [Group(prompt, tuple(row)) for prompt, row in zip(prompts, answers, strict=True)]
@@ -60,13 +60,13 @@ class Revision:
         return [Result(one, group.responses, spent) for one, group, spent in zip(chosen, groups, num_tokens, strict=True)]
 
 
-def _asked_again(prompt: Prompt, more: tuple[int, ...]) -> Prompt:
-    """The prompt with the conversation so far behind it."""
+def _extended(prompt: Prompt, more: tuple[int, ...]) -> Prompt:
+    """The prompt, extended by the conversation so far."""
     return replace(prompt, id=content_id(prompt.id, more), tokens=prompt.tokens + more)
 
 
 def further_turn(tokenizer: PreTrainedTokenizerBase, words: str) -> tuple[tuple[int, ...], int]:
-    """What stands between an answer and the next, in tokens, and how many of them end the answer: those are not given where it has ended.
+    """The tokens between one answer and the next, and how many of them end the answer (left out where it has ended).
 
     Raises:
         ValueError: the tokenizer has no chat template.
@@ -81,4 +81,6 @@ def further_turn(tokenizer: PreTrainedTokenizerBase, words: str) -> tuple[tuple[
     return tokens, tokens.index(end) + 1 if end in tokens else 0
 
 
-METHODS = (MethodSpec("revision", "N answers in turn, each in sight of the last", make=lambda n, _: Revision(n), needs=("turns",), most=4),)
+METHODS = (
+    MethodSpec("revision", "N answers in turn, each seeing the one before", make=lambda n, _: Revision(n), needs=("turns",), most=4),
+)

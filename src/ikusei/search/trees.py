@@ -1,4 +1,4 @@
-"""Trees of partial responses, which a search grows step by step."""
+"""Search trees of partial responses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Candidate:
 
 @dataclass
 class Tree:
-    """The best candidates so far to prompt number `prompt`: those that grow, and those that have ended."""
+    """The kept candidates of prompt number `prompt`: unfinished ones, and finished ones."""
 
     prompt: int
     growing: list[Candidate]

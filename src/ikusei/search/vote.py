@@ -1,9 +1,9 @@
-"""Self-consistency: the answer that most responses give.   arXiv:2203.11171
+"""Self-consistency: the most frequent answer.   arXiv:2203.11171
 
-    value_i = sum over j with the answer of i of w_j            w = 1, or what the response earns (weighted voting)
+    value_i = sum over j with the answer of i of w_j            w = 1, or the response's reward (weighted voting)
 
-Responses that say nothing after their thought have no vote. Sampling may end once the vote is decided: for certain, where the second cannot
-catch up; or with an error of at most `error`, by the chance that the leader is not the commonest (arXiv:2305.11860):
+Responses without an answer after their thought have no vote. Sampling may stop once the vote is decided: for certain, where the second
+answer cannot catch up; or where the probability that the leader is not the mode is at most `error` (arXiv:2305.11860):
 
     P(p_1 < p_2 | counts a >= b) = I_{1/2}(a + 1, b + 1)         under a uniform prior over the two
 
@@ -19,23 +19,23 @@ from ikusei.figures.choosing import Vote
 from ikusei.search.method import MethodSpec
 
 
-def error_bound(said: Sequence[str]) -> float:
-    """The chance that another answer than the leading one is really the commonest, judged by the second; 1 of no answers."""
+def error_bound(answers: Sequence[str]) -> float:
+    """The probability that the second answer is more likely than the leading one; 1 without answers."""
     from scipy.special import betainc  # a tenth of a second
 
-    counts = [count for answer, count in Counter(said).most_common() if answer]
+    counts = [count for answer, count in Counter(answers).most_common() if answer]
     first, second = [*counts, 0, 0][:2]
     return float(betainc(first + 1, second + 1, 0.5)) if first else 1.0
 
 
-def decided(said: Sequence[str], left: int, error: float = 0.0) -> bool:
-    """True where `left` more answers cannot change the leader, or where it is wrong with a chance of at most `error`."""
-    counts = [count for answer, count in Counter(said).most_common() if answer]
+def decided(answers: Sequence[str], left: int, error: float = 0.0) -> bool:
+    """True where `left` more answers cannot change the leader, or the leader is wrong with a probability of at most `error`."""
+    counts = [count for answer, count in Counter(answers).most_common() if answer]
     first, second = [*counts, 0, 0][:2]
-    return first > second + left or error_bound(said) <= error
+    return first > second + left or error_bound(answers) <= error
 
 
 METHODS = (
-    MethodSpec("vote", "N answers, of which the commonest counts", Vote()),
-    MethodSpec("weighted_vote", "vote, each answer weighed by its reward", Vote(weighted=True), needs=("guide", "weights")),
+    MethodSpec("vote", "the most frequent among N answers", Vote()),
+    MethodSpec("weighted_vote", "vote, each answer weighted by its reward", Vote(weighted=True), needs=("guide", "weights")),
 )

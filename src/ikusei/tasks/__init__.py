@@ -1,4 +1,4 @@
-"""Where prompts come from: questions, their gold answers, and the rewards that judge an answer.
+"""Tasks: sources of prompts and gold answers, each with its default rewards.
 
 A task is a frozen dataclass with `num_rows(split)` and `row(split, index)` (see `protocols.Task`) and `rewards`, the paths of the rewards
 that serve where a recipe names none. A recipe names it by its file: one whose class has the two methods is a task. Rows are random access
@@ -26,7 +26,7 @@ TASKS = Registry(__name__, is_task)
 
 
 def held_out(question: str) -> bool:
-    """True where a question belongs to the test split, whichever task asks it."""
+    """True where a question belongs to the test split, in every task alike."""
     digest = hashlib.blake2b(question.encode(), digest_size=8, person=b"held-out").digest()
     return int.from_bytes(digest, "big") < TEST_SHARE * 2**64
 
@@ -36,5 +36,5 @@ def split_of(question: str) -> Split:
 
 
 def generator(*parts: object) -> Random:
-    """Random numbers that depend on what the parts say and on nothing else: the same on every machine and in every process."""
+    """A random generator seeded by the parts alone: the same on every machine and in every process."""
     return Random(int(content_id(*parts), 16))

@@ -1,4 +1,4 @@
-"""The values in a row of data, checked: texts, numbers, messages, answers. What is wrong is a ValueError that names the column.
+"""Validates the values in a row of data: texts, numbers, messages, responses. Raises ValueError with the name of the column.
 
 Left out: tools, images, several texts in one message.
 """
@@ -38,7 +38,7 @@ def text_of(value: Any, column: str) -> str:
 
 
 def number_of(value: Any, column: str) -> float:
-    """A number of 0 or more, also where it is written as a text: a csv file holds nothing else."""
+    """A number of 0 or more; also from a text, since csv files have only texts."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
@@ -58,7 +58,7 @@ def prompt_of(value: Any) -> str | tuple[Message, ...]:
 
 
 def answer_of(value: Any, column: str) -> Answer:
-    """A text, or the rest of a conversation: from the assistant to the assistant. One message is its text."""
+    """A response: a text, or the rest of a conversation, which begins and ends with the assistant. A single message becomes its text."""
     return spoken(messages_of(value, column), column) if isinstance(value, list) else text_of(value, column)
 
 
@@ -74,7 +74,7 @@ def spoken(messages: tuple[Message, ...], column: str) -> Answer:
 
 
 def conversation(messages: tuple[Message, ...], column: str) -> tuple[tuple[Message, ...], tuple[Answer, ...]]:
-    """(prompt, what is learned): cut before the assistant's first turn. A conversation that does not end with the assistant is a prompt."""
+    """(prompt, responses), split before the first assistant turn. A conversation that does not end with the assistant is all prompt."""
     if messages[-1]["role"] != "assistant":
         return messages, ()
     first = next(number for number, message in enumerate(messages) if message["role"] == "assistant")
@@ -84,7 +84,7 @@ def conversation(messages: tuple[Message, ...], column: str) -> tuple[tuple[Mess
 
 
 def shared_beginning(one: Sequence[Message], other: Sequence[Message]) -> int:
-    """How many messages two conversations have in common before an answer of the assistant."""
+    """The number of leading messages that two conversations share, up to an assistant turn."""
     same = 0
     while same < min(len(one), len(other)) and one[same] == other[same]:
         same += 1

@@ -1,4 +1,4 @@
-"""What a row of data means, by the names of its columns.
+"""The kinds of rows, recognised by the names of their columns.
 
     text                                   raw text
     messages                               the rest from the assistant's first turn on is learned; without such a turn, a prompt
@@ -58,16 +58,16 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Shape:
-    """A meaning of a row: what is said of it, the columns that it is known by, and how they are taken out of a row and read."""
+    """A kind of row: its name for messages, the columns that identify it, and the function that reads them, removing them from the row."""
 
-    said: str
+    name: str
     columns: tuple[str, ...]
     read: Callable[[Row], Example]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A row as an example, the shape that it was recognised by, and its columns."""
+    """A row as an example, its shape, and its columns."""
 
     example: Example
     shape: Shape
@@ -107,7 +107,7 @@ def misfit(reading: Reading, usual: Shape) -> str:
         return lacking(reading.columns, missing, f"Most rows of the file have {', '.join(usual.columns)}")
     if reading.shape is PROMPTS and not missing:
         return "the last message is not the assistant's, so there is nothing to learn; add the answer, or remove the row"
-    return f"it reads as {reading.shape.said}, most rows of the file as {usual.said}; give such rows a file of their own"
+    return f"it reads as {reading.shape.name}, most rows of the file as {usual.name}; give such rows a file of their own"
 
 
 def _has(row: Iterable[str], name: str) -> bool:
@@ -171,7 +171,7 @@ def _system(row: Row) -> tuple[Message, ...]:
     return (Message(role="system", content=text_of(text, "system")),) if text else ()
 
 
-def _asked(row: Row) -> Example:
+def _prompt_only(row: Row) -> Example:
     return Example(prompt_of(row.pop("prompt")))
 
 
@@ -179,7 +179,7 @@ def _completion(row: Row) -> Example:
     learned = [name for name in ("completion", "response") if name in row]
     if len(learned) == 2:
         raise ValueError("both 'completion' and 'response'; keep the one that is to be learned")
-    return replace(_asked(row), responses=(answer_of(row.pop(learned[0]), learned[0]),))
+    return replace(_prompt_only(row), responses=(answer_of(row.pop(learned[0]), learned[0]),))
 
 
 def _judged(row: Row) -> Example:
@@ -233,7 +233,7 @@ def _ranking(row: Row) -> Example:
     if len(set(ranks)) == 1:
         raise ValueError(f"ranking {ranks}: all are tied, so there is nothing to prefer; remove the row, or rank them")
     tiers = tuple(sorted(set(ranks)).index(rank) for rank in ranks)
-    return replace(_asked(row), responses=responses, tiers=tiers, weight=_weight(row))
+    return replace(_prompt_only(row), responses=responses, tiers=tiers, weight=_weight(row))
 
 
 def _weight(row: Row) -> float:
@@ -241,7 +241,7 @@ def _weight(row: Row) -> float:
     return 1.0 if weight is None else number_of(weight, "weight")
 
 
-PROMPTS = Shape("prompts, and columns for rewards", ("prompt",), _asked)
+PROMPTS = Shape("prompts, and columns for rewards", ("prompt",), _prompt_only)
 RAW_TEXT = Shape("raw text", ("text",), _text)
 SHAPES = (  # the first one whose columns are all there
     Shape("preferences (prompt, chosen, rejected)", ("prompt", "chosen", "rejected"), _preference),

@@ -1,9 +1,9 @@
-"""A user's own data: a jsonl, json, csv or parquet file, a row an example; or a txt or md file, which is one text.
+"""The user's own data: a jsonl, json, csv or parquet file with one example a row, or a txt or md file, which is one text.
 
-`columns.py` says what the columns mean; `columns` renames them: {prompt: question} reads the file's column `question` as `prompt`. Every
-row is read before anything starts, and the first ten problems are told at once, each with file, line and fix. Nothing is dropped unless
-`max_bad_rows` allows it: then so many rows are left out and written to `<file>.rejects.jsonl` beside the file. Rows with the same prompt
-fall on the same side of the split.
+The meaning of columns is in `columns.py`; `columns` renames them: {prompt: question} reads the file's column `question` as `prompt`. All
+rows are read before training starts, and the first ten problems are reported at once, each with file, line and fix. `max_bad_rows` allows
+so many bad rows to be left out; they are written to `<file>.rejects.jsonl` beside the file. Rows with the same prompt are all in train or
+all in test.
 
 Left out: folders and hub ids.
 """
@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ikusei.tasks.cells import kind_of
-from ikusei.tasks.columns import RAW_TEXT, Reading, misfit, read_row, rename
+from ikusei.tasks.columns import RAW_TEXT, Reading, Shape, misfit, read_row, rename
 from ikusei.types import Example, Split, content_id
 
 MAX_PROBLEMS = 10
 
-Rows = Iterator[tuple[str, Any]]
+Row = tuple[str, Any]  # where it stands, and the row itself
 Stamp = tuple[int, int]
 Columns = tuple[tuple[str, str], ...]
 
@@ -53,8 +53,8 @@ class Files:
 
     @property
     def shape(self) -> str:
-        """What the rows were taken for, and how many were left out: for a person to confirm."""
-        return self._read().said
+        """The shape that the rows were read as, and how many were left out: for a person to confirm."""
+        return self._read().description
 
     def num_rows(self, split: Split) -> int:
         return len(self._read().rows[split])
@@ -73,18 +73,18 @@ class Files:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The examples of one file, and what they were taken for."""
+    """The examples of one file, and the shape that its rows were read as."""
 
     examples: tuple[Example, ...]
-    said: str
+    description: str
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The examples of both splits, and what they were taken for."""
+    """The examples of both splits, and the shape that their rows were read as."""
 
     rows: Mapping[Split, tuple[Example, ...]]
-    said: str
+    description: str
 
 
 @dataclass(frozen=True)
@@ -103,60 +103,69 @@ def _splits(
     """Both splits. `stamps` is part of the key, so that a changed file is read again."""
     loaded = [_load(path, dict(columns), pieces, max_bad_rows) for path in paths]
     if len(loaded) == 1:
-        return Splits(_divide(loaded[0].examples, test_share), loaded[0].said)
+        return Splits(_divide(loaded[0].examples, test_share), loaded[0].description)
     train, test = (each.examples for each in loaded)
-    shared = {_asked(example) for example in train} & {_asked(example) for example in test}
+    shared = {_prompt_id(example) for example in train} & {_prompt_id(example) for example in test}
     if shared:
-        number = next(number for number, example in enumerate(test, start=1) if _asked(example) in shared)
+        number = next(number for number, example in enumerate(test, start=1) if _prompt_id(example) in shared)
         raise ValueError(
             f"{paths[1]}: {len(shared)} of its prompts are in {paths[0]} too, the first in example {number}; take them out of one"
         )
-    return Splits({"train": train, "test": test}, " and, for the test, ".join(dict.fromkeys(each.said for each in loaded)))
+    return Splits({"train": train, "test": test}, " and, for the test, ".join(dict.fromkeys(each.description for each in loaded)))
 
 
 def _divide(examples: tuple[Example, ...], test_share: float) -> dict[Split, tuple[Example, ...]]:
-    """By the hash of what is asked: at least one for each split where there are two, and never the same on both sides."""
-    asked = sorted({_asked(example) for example in examples})
-    num_test = sum(int(digest, 16) < test_share * 16**16 for digest in asked)
-    num_test = min(max(num_test, 1), len(asked) - 1) if test_share else 0
-    test = set(asked[:num_test])
+    """Splits by the hash of the prompt: at least one prompt in each split where there are two, and no prompt in both."""
+    prompts = sorted({_prompt_id(example) for example in examples})
+    num_test = sum(int(digest, 16) < test_share * 16**16 for digest in prompts)
+    num_test = min(max(num_test, 1), len(prompts) - 1) if test_share else 0
+    test = set(prompts[:num_test])
     return {
-        "train": tuple(example for example in examples if _asked(example) not in test),
-        "test": tuple(example for example in examples if _asked(example) in test),
+        "train": tuple(example for example in examples if _prompt_id(example) not in test),
+        "test": tuple(example for example in examples if _prompt_id(example) in test),
     }
 
 
-def _asked(example: Example) -> str:
+def _prompt_id(example: Example) -> str:
     return content_id(example.responses if example.prompt is None else example.prompt)
 
 
 def _load(path: Path, columns: dict[str, str], pieces: int, max_bad_rows: int) -> Loaded:
-    """Every row of the file as an example, or its first ten problems."""
+    """Reads every row of the file. Raises ValueError with its first ten problems where more than `max_bad_rows` rows are bad."""
     rows = list(READERS[path.suffix.lower()](path))
-    read = [_reading(where, row, columns) for where, row in rows]
-    shapes = Counter(each.shape for each in read if isinstance(each, Reading))
+    readings = [_reading(where, row, columns) for where, row in rows]
+    shapes = Counter(each.shape for each in readings if isinstance(each, Reading))
     usual = shapes.most_common(1)[0][0] if shapes else None
-    bad: list[Bad] = []
-    examples: list[Example] = []
-    for (where, row), each in zip(rows, read, strict=True):
-        if isinstance(each, Bad):
-            bad.append(each)
-        elif usual and each.shape != usual:
-            bad.append(Bad(where, misfit(each, usual), row))
-        else:
-            examples.append(each.example)
+    good, bad = _sorted_out(rows, readings, usual)
     if len(bad) > max_bad_rows:
-        same = Counter(each.problem for each in bad)  # in the order of their first rows; a fault that every row has is told once
-        first = {problem: next(each.where for each in bad if each.problem == problem) for problem in list(same)[:MAX_PROBLEMS]}
-        told = [f"{where}: {problem}{_also(same[problem])}" for problem, where in first.items()]
-        told += [f"{path}: {len(bad)} bad rows in all; max_bad_rows allows {max_bad_rows}"] if max_bad_rows else []
-        raise ValueError("\n".join(told))
+        raise ValueError("\n".join(_problems(path, bad, max_bad_rows)))
     if usual is None:
         raise ValueError(f"{path}: no rows; at least one is needed, with a column 'prompt', 'messages' or 'text'; is it the right file?")
     if pieces and usual is not RAW_TEXT:
-        raise ValueError(f"{path}: pieces={pieces}, and its rows are {usual.said}; only raw text (text) can be cut; leave pieces out")
-    said = f"{usual.said}; {_rejected(path, bad)}" if bad else usual.said
-    return Loaded(tuple(piece for example in examples for piece in _cut(example, pieces)), said)
+        raise ValueError(f"{path}: pieces={pieces}, and its rows are {usual.name}; only raw text (text) can be cut; leave pieces out")
+    description = f"{usual.name}; {_rejected(path, bad)}" if bad else usual.name
+    return Loaded(tuple(piece for example in good for piece in _cut(example, pieces)), description)
+
+
+def _sorted_out(rows: Sequence[Row], readings: Sequence[Reading | Bad], usual: Shape | None) -> tuple[list[Example], list[Bad]]:
+    """The examples of the usual shape, and the rows that could not be read or have another shape."""
+    good, bad = list[Example](), list[Bad]()
+    for (where, row), reading in zip(rows, readings, strict=True):
+        if isinstance(reading, Bad):
+            bad.append(reading)
+        elif usual and reading.shape != usual:
+            bad.append(Bad(where, misfit(reading, usual), row))
+        else:
+            good.append(reading.example)
+    return good, bad
+
+
+def _problems(path: Path, bad: Sequence[Bad], max_bad_rows: int) -> list[str]:
+    """A line for each of the first ten different problems, at the first row that has it."""
+    times = Counter(each.problem for each in bad)  # in the order of their first rows
+    first = {problem: next(each.where for each in bad if each.problem == problem) for problem in list(times)[:MAX_PROBLEMS]}
+    lines = [f"{where}: {problem}{_also(times[problem])}" for problem, where in first.items()]
+    return lines + ([f"{path}: {len(bad)} bad rows in all; max_bad_rows allows {max_bad_rows}"] if max_bad_rows else [])
 
 
 def _reading(where: str, row: Any, columns: Mapping[str, str]) -> Reading | Bad:
@@ -222,7 +231,7 @@ def _sound(row: Any) -> dict[str, Any]:
     return row
 
 
-def _read_jsonl(path: Path) -> Rows:
+def _read_jsonl(path: Path) -> Iterator[Row]:
     for number, line in enumerate(_text(path).split("\n"), start=1):
         if line.strip():
             try:
@@ -231,7 +240,7 @@ def _read_jsonl(path: Path) -> Rows:
                 yield f"{path}:{number}:{fault.colno}", Fault(f"broken JSON: {fault.msg}; each line is one whole row")
 
 
-def _read_json(path: Path) -> Rows:
+def _read_json(path: Path) -> Iterator[Row]:
     try:
         rows = json.loads(_text(path))
     except json.JSONDecodeError as fault:
@@ -242,7 +251,7 @@ def _read_json(path: Path) -> Rows:
     yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, start=1))
 
 
-def _read_csv(path: Path) -> Rows:
+def _read_csv(path: Path) -> Iterator[Row]:
     lines = csv.reader(_text(path).splitlines(keepends=True), strict=True)
     names: list[str] = []
     line = 1  # on which the row begins: a quoted cell may hold line breaks
@@ -259,7 +268,7 @@ def _read_csv(path: Path) -> Rows:
         yield f"{path}:{line}", Fault(f"broken csv: {fault}; quote cells that hold quotes, commas or line breaks")
 
 
-def _read_parquet(path: Path) -> Rows:
+def _read_parquet(path: Path) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
@@ -270,11 +279,11 @@ def _read_parquet(path: Path) -> Rows:
     yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, start=1))
 
 
-def _read_txt(path: Path) -> Rows:
+def _read_txt(path: Path) -> Iterator[Row]:
     yield str(path), {"text": _text(path)}
 
 
-READERS: dict[str, Callable[[Path], Rows]] = {
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_json,
     ".csv": _read_csv,

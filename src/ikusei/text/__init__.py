@@ -1,1 +1,1 @@
-"""Between strings and tokens: the character tokenizer, chat templates, and the parts of an answer."""
+"""Text and tokens: tokenizers, chat templates, conversations, and the split of a response into thought and answer."""

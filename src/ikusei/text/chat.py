@@ -1,6 +1,6 @@
-"""From an example to tokens: the prompt as the chat template renders it, and what is learned after it.
+"""Tokenizes examples: the prompt, rendered by the chat template, and the response after it.
 
-A response starts where the prompt's last token ends, for the sampler as for data: that is what `continuation` keeps equal.
+A response starts after the prompt's last token, for sampled responses as for data; `continuation` guarantees the latter.
 
 Left out: tools, images.
 """
@@ -18,8 +18,8 @@ Template = Literal["auto", "chat", "none"]
 
 
 def render(tokenizer: PreTrainedTokenizerBase, example: Example, template: Template = "auto") -> Prompt:
-    """The prompt of an example in tokens. A plain question is one message of the user where there is a chat template (`auto`), else plain
-    text after one begin token; no prompt is the one token that separates texts. The id hashes the row's content, not its tokens."""
+    """The prompt of an example, tokenized. With `auto`, a plain question becomes one user message where there is a chat template, else
+    plain text after the begin token. Without a prompt it is the separator token. The id hashes the row's content, not its tokens."""
     prompt = example.prompt
     content = content_id(prompt, example.responses, sorted(example.columns.items()))
     if prompt is None:
@@ -33,9 +33,8 @@ def render(tokenizer: PreTrainedTokenizerBase, example: Example, template: Templ
 
 
 def continuation(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str | tuple[Message, ...]) -> Response:
-    """A text, or the rest of the conversation that the prompt begins, as a response to learn from: its tokens after the prompt and the
-    token that ends it. Of a conversation only the assistant's own turns are learned (see `conversation.rest`, which says what it raises).
-    """
+    """A text, or the rest of the conversation, as a training response: its tokens after the prompt, end token included. Of a conversation
+    only the assistant's turns are targets (see `conversation.rest`, also for what is raised)."""
     if not isinstance(response, str):
         return _conversation(tokenizer, prompt, response)
     opening = decode(tokenizer, prompt.tokens)
@@ -50,23 +49,23 @@ def ends_of(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 
 def separator(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that raw text starts after: begin, else end of text."""
+    """The token before raw text: the begin token, or end of text where there is none."""
     begin = tokenizer.bos_token_id
     return begin if isinstance(begin, int) else end_of_text(tokenizer)
 
 
-def _conversation(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, said: tuple[Message, ...]) -> Response:
+def _conversation(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: tuple[Message, ...]) -> Response:
     if prompt.asked is None:
-        raise ValueError(f"a conversation of {len(said)} message(s) after no prompt; give the messages that come before the answer")
-    asked = _messages(prompt.asked)
-    if _chat(tokenizer, asked) != prompt.tokens:
-        raise ValueError(f"a conversation of {len(said)} message(s) after a prompt of plain text; render the prompt with template chat")
-    tokens, mask = rest(tokenizer, asked, said)
-    return Response(tokens, mask, _readable(said), stop="eos")
+        raise ValueError(f"a conversation of {len(response)} message(s) after no prompt; give the messages that come before the answer")
+    messages = _messages(prompt.asked)
+    if _chat(tokenizer, messages) != prompt.tokens:
+        raise ValueError(f"a conversation of {len(response)} message(s) after a prompt of plain text; render the prompt with template chat")
+    tokens, mask = rest(tokenizer, messages, response)
+    return Response(tokens, mask, _readable(response), stop="eos")
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    """One begin token, where the tokenizer has any: whether the text, the tokenizer or neither brought it."""
+    """Exactly one begin token, where the tokenizer has one, whoever adds it."""
     tokens = encode(tokenizer, text)
     begin = tokenizer.bos_token_id
     return (begin, *tokens) if isinstance(begin, int) and tokens[:1] != (begin,) else tokens
@@ -93,7 +92,7 @@ def _readable(messages: tuple[Message, ...]) -> str:
 
 
 def _end(tokenizer: PreTrainedTokenizerBase, opening: str) -> int:
-    """The token that ends a response: of the turn where the prompt opens one, else of the text. They differ in some models."""
+    """The token that ends a response: end of turn where the prompt opens a turn, else end of text."""
     if tokenizer.chat_template:
         opens, ends = turn(tokenizer)
         if opens and opening.endswith(opens):

@@ -1,12 +1,12 @@
-"""A conversation as a chat template writes it, and which of its tokens are the assistant's own.
+"""Tokenizes conversations by the chat template, with a mask of the assistant's tokens.
 
     <|begin|><|user|>1+2=<|end|><|assistant|> 3<|end|> <|user|>plus 4?<|end|><|assistant|> 7<|end|>
-                      the prompt ends here ─┘ learned                                     learned
+                      the prompt ends here ─┘ target                                      target
 
-A turn is learned from its first word to the token that ends it; what opens a turn, what others say and what a template writes after the
-end token (a line break) is laid out and not learned, nor is a turn of the assistant with `loss: false`. The template's own
-`{% generation %}` markers say where a turn lies. Without them it lies between two renderings, of the messages before it and of those
-up to it, both of which have to begin the whole: a template that rewrites earlier turns (one that drops their thoughts) is refused.
+The targets of an assistant turn are its tokens from the first word to its end token. Headers of turns, other roles, text after the end
+token (a line break) and assistant turns with `loss: false` are context. Turns are located by the template's `{% generation %}` markers.
+Without markers a turn is the difference of two renderings, of the messages before it and up to it; both have to be prefixes of the whole,
+so a template that rewrites earlier turns (by dropping their thoughts) is refused.
 
 Left out: tools, images.
 """
@@ -27,21 +27,23 @@ MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 Span = tuple[int, int]  # from, to, in the characters of the rendered text
 
 
-def rest(tokenizer: PreTrainedTokenizerBase, asked: Sequence[Message], said: Sequence[Message]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """The tokens of `said` after the prompt that `asked` is, up to the end of the last turn, and True for each that is learned.
+def rest(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], response: Sequence[Message]
+) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """The tokens of the `response` after the messages of `prompt`, up to the end of the last turn, and the mask of targets.
 
-    Raises ValueError where nothing is learned, where the last turn is not the assistant's, and where the template hides what is.
+    Raises ValueError where there is no target, where the last turn is not the assistant's, and where turns cannot be located.
     """
-    learned = {number for number, message in enumerate([*asked, *said]) if number >= len(asked) and _is_learned(message)}
-    if not learned or said[-1]["role"] != "assistant":
-        found = ", ".join(f"{message['role']} (loss: false)" if message.get("loss") is False else message["role"] for message in said)
+    learned = {number for number, message in enumerate([*prompt, *response]) if number >= len(prompt) and _is_learned(message)}
+    if not learned or response[-1]["role"] != "assistant":
+        found = ", ".join(f"{message['role']} (loss: false)" if message.get("loss") is False else message["role"] for message in response)
         raise ValueError(f"after the prompt come: {found}; the assistant's turn must be the last, and at least one of its turns be learned")
-    text = rendered(tokenizer, [*asked, *said], answer_next=False)
-    opening = rendered(tokenizer, asked, answer_next=True)
+    text = rendered(tokenizer, [*prompt, *response], answer_next=False)
+    opening = rendered(tokenizer, prompt, answer_next=True)
     if not text.startswith(opening):
         raise ValueError(f"the chat template opens an answer with {opening[-30:]!r} and writes it otherwise afterwards; {_fix()}")
     end = decode(tokenizer, [turn(tokenizer)[1]])
-    spans = _spans(tokenizer, [*asked, *said], text, learned)
+    spans = _spans(tokenizer, [*prompt, *response], text, learned)
     text = text[: text.rfind(end) + len(end)]  # a response ends where a sampled one does
     tokens: list[int] = []
     mask: list[bool] = []
@@ -73,9 +75,8 @@ def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
 def encode_after(tokenizer: PreTrainedTokenizerBase, text: str, before: str, tokens_before: tuple[int, ...]) -> tuple[int, ...]:
     """The tokens of `text` where it follows `before`.
 
-    Both are tokenised at once, because some tokenizers write the first word of a text in another way than the same word after something
-    (a space in front); the tokens of `text` are taken after checking that those of `before` come first. Where a token would span the
-    border they do not: then `text` is tokenised apart, as a sampler, which begins after the last token before it, would have to write it.
+    Both are tokenized together, since some tokenizers encode the first word of a text differently (a space in front). The result is what
+    follows the tokens of `before`. Where a token would span the boundary, `text` is tokenized separately, as a sampler would generate it.
     """
     whole = encode(tokenizer, before + text)
     size = len(tokens_before)
@@ -92,12 +93,12 @@ def end_of_text(tokenizer: PreTrainedTokenizerBase) -> int:
 def turn(tokenizer: PreTrainedTokenizerBase) -> tuple[str, int]:
     """What the chat template writes before an answer, and the token that it ends one with."""
     question, answer = Message(role="user", content="a question"), Message(role="assistant", content="an answer")
-    asked, opened = (rendered(tokenizer, [question], answer_next) for answer_next in (False, True))
-    told = rendered(tokenizer, [question, answer], answer_next=False)
-    after = encode(tokenizer, told.rpartition(answer["content"])[2])
+    closed, opened = (rendered(tokenizer, [question], answer_next) for answer_next in (False, True))
+    rendering = rendered(tokenizer, [question, answer], answer_next=False)
+    after = encode(tokenizer, rendering.rpartition(answer["content"])[2])
     special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     ends = next((token for token in after if token in special), None)
-    return opened.removeprefix(asked), end_of_text(tokenizer) if ends is None else ends
+    return opened.removeprefix(closed), end_of_text(tokenizer) if ends is None else ends
 
 
 def _is_learned(message: Message) -> bool:
@@ -111,7 +112,7 @@ def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
 def _spans(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str, learned: set[int]) -> list[Span]:
     """Where the learned turns lie in `text`: from the first word to the end token, and no further."""
     template = tokenizer.get_chat_template()
-    raw = _marked(tokenizer, template, messages, learned) if MARKER.search(template) else _found(tokenizer, messages, text, learned)
+    raw = _marked(tokenizer, template, messages, learned) if MARKER.search(template) else _located(tokenizer, messages, text, learned)
     opens, end = turn(tokenizer)[0], decode(tokenizer, [turn(tokenizer)[1]])
     spans = []
     for start, stop in raw:
@@ -141,18 +142,18 @@ def _marked(tokenizer: PreTrainedTokenizerBase, template: str, messages: Sequenc
     return [span for number, span in zip(own, spans, strict=True) if number in learned]
 
 
-def _found(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str, learned: set[int]) -> list[Span]:
+def _located(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str, learned: set[int]) -> list[Span]:
     """Between the messages before a turn and those up to it, each rendered and each the beginning of the whole."""
     spans = []
     for number in sorted(learned):
         opening = rendered(tokenizer, messages[:number], answer_next=True)
-        told = rendered(tokenizer, messages[: number + 1], answer_next=False)
-        if not (told.startswith(opening) and text.startswith(told)):
+        rendering = rendered(tokenizer, messages[: number + 1], answer_next=False)
+        if not (rendering.startswith(opening) and text.startswith(rendering)):
             raise ValueError(
                 "the chat template has no {% generation %} markers and rewrites earlier turns, so the tokens of message "
                 f"{number + 1} cannot be told from the others; {_fix()}"
             )
-        spans.append((len(opening), len(told)))
+        spans.append((len(opening), len(rendering)))
     return spans
 
 

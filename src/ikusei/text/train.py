@@ -1,12 +1,12 @@
-"""Train a tokenizer on texts: which pieces of text are worth a token of their own.
+"""Trains a tokenizer on texts.
 
     characters   the characters that occur, the most frequent first; others fall back to their bytes
-    bpe          byte pair encoding (arXiv:1508.07909) over bytes: the most frequent pair of neighbours within a word becomes a token, again
-                 and again; a digit stays alone, so that numbers are always cut in the same way
+    bpe          byte pair encoding (arXiv:1508.07909) over bytes: merges the most frequent adjacent pair within a word, repeatedly;
+                 each digit is a token of its own, so that numbers are always split alike
 
-Both round-trip any text, know our special tokens, think tags and chat template, and depend on the texts alone: equal texts, equal files.
+Both round-trip any text, contain our special tokens, think tags and chat template, and are deterministic in the texts.
 
-Left out: unigram models, normalisation, words in scripts that write none apart (there a word is what stands between punctuation).
+Left out: unigram models, normalisation, word segmentation for scripts without spaces (there a word is the text between punctuation).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OWN_TOKEN = re.compile("|".join(map(re.escape, OWN)))
 
 
 def train_tokenizer(texts: Iterable[str], kind: Kind, vocab_size: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of at most `vocab_size` tokens, fewer where the texts have no more to learn. Raises ValueError without any text."""
+    """A tokenizer of at most `vocab_size` tokens; fewer where the texts give no more. Raises ValueError without any text."""
     if kind not in get_args(Kind):
         raise ValueError(f"tokenizer kind {kind!r}; allowed: {', '.join(get_args(Kind))}")
     if vocab_size < SMALLEST:
@@ -67,7 +67,7 @@ def _byte_level(model: models.BPE) -> Tokenizer:
 
 
 def _without_own(texts: Iterable[str]) -> Iterator[str]:
-    """The texts without our own tokens, which are whole tokens already and teach nothing."""
+    """The texts without our special tokens, which are single tokens already."""
     return (piece for text in texts for piece in OWN_TOKEN.split(text) if piece)
 
 

@@ -26,7 +26,7 @@ from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.data import Rows
 from ikusei.loops.online import Online, OnlineSettings
-from ikusei.loops.precompute import Before
+from ikusei.loops.precompute import Precompute
 from ikusei.models.load import load_model, load_tokenizer
 from ikusei.protocols import LossFunction
 from ikusei.report.plots import AFTER, INK, LOST
@@ -52,9 +52,9 @@ def compared(model: str, seed: int) -> dict[str, Any]:
     tokenizer = load_tokenizer(model)
     policy, rows = LocalPolicy(load_model(model), tokenizer), Rows(Expressions(start=seed * ROWS), tokenizer, seed)
     settings, algorithm = OnlineSettings(num_responses=ANSWERS, importance_cap=CAP), GRPO()
-    before = Before(algorithm.needs, policy, None, settings.tokens_per_microbatch)
+    precompute = Precompute(algorithm.needs, policy, None, settings.tokens_per_microbatch)
     with RewardWorkers([RewardSpec("exact", "exact")]) as workers:
-        online = Online(policy, rows, workers, algorithm, Sampling(**SAMPLING), settings, seed, before)
+        online = Online(policy, rows, workers, algorithm, Sampling(**SAMPLING), settings, seed, precompute)
         batches = [gradients(online, number) for number in range(BATCHES)]
         direction = gradient(online, laid(online, online, BATCHES), entropy)
     along = {kind: [float((each[kind] - each["on policy"]) @ direction / direction.norm()) for each in batches] for kind in KINDS}
@@ -63,7 +63,7 @@ def compared(model: str, seed: int) -> dict[str, Any]:
 
 def entropy(out: Outputs, forest: Forest) -> Loss:
     """Its mean over tokens, as a loss."""
-    return Loss(out.entropy_M.sum() / forest.totals.tokens, {})
+    return Loss(out.entropy_M.sum() / forest.denominators.tokens, {})
 
 
 def gradients(online: Online, number: int) -> dict[str, Tensor]:
@@ -92,7 +92,7 @@ def gradient(online: Online, forest: Forest, loss: LossFunction) -> Tensor:
         policy.forward_backward(part, loss)
     row = torch.cat([p.grad.flatten() for p in policy.trained.parameters() if p.grad is not None])
     policy.zero_grad()
-    return row * (forest.totals.tokens / forest.totals.responses)
+    return row * (forest.denominators.tokens / forest.denominators.responses)
 
 
 def mean(found: SeedResult, kind: str) -> float:

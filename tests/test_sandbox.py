@@ -1,4 +1,4 @@
-"""Rewards that run what a model has written: the program is judged by its results, and its worker sits in a jail."""
+"""Rewards that run what a model has written: the program is judged by its results, and its worker sits in a sandbox."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ikusei.guard import worker_protocol
 from ikusei.guard.sandbox import _furnished
 from ikusei.guard.workers import RewardSpec, RewardWorkers
 from ikusei.rewards.code import Code, program
-from ikusei.types import Group, Part, Prompt, Response
+from ikusei.types import Group, Prompt, Response, RewardResult
 
 CALLS = ({"call": "add(3, 4)", "result": "7"}, {"call": "add(-1, 4)", "result": "3"})
 PRINTS = ({"input": "3 4\n", "output": "7"}, {"input": "10 -4\n", "output": "6\n"})
@@ -122,9 +122,9 @@ def allowed() -> bool:
 
 
 @pytest.fixture(scope="module")
-def jail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RewardWorkers, Path] | None]:
-    """Workers in a jail and their log; None where the system allows none, and they were refused with the way out."""
-    folder = tmp_path_factory.mktemp("jail")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RewardWorkers, Path] | None]:
+    """Workers in a sandbox and their log; None where the system allows none, and they were refused with the way out."""
+    folder = tmp_path_factory.mktemp("sandbox")
     (folder / "says.py").write_text(SAYS)
     workers = RewardWorkers([RewardSpec("says", f"{folder / 'says.py'}:says", executes=True, timeout_s=2.0)], log=folder / "log")
     if allowed():
@@ -137,17 +137,17 @@ def jail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RewardWorke
         yield None
 
 
-def said(jail: tuple[RewardWorkers, Path] | None, expression: str) -> str | None:
-    """What an expression comes to inside; None where there is no jail."""
-    if jail is None:
+def said(sandbox: tuple[RewardWorkers, Path] | None, expression: str) -> str | None:
+    """What an expression comes to inside; None where there is no sandbox."""
+    if sandbox is None:
         return None
-    parts(jail, expression)
-    return jail[1].read_text().rpartition(f"{expression} -> ")[2].strip()
+    parts(sandbox, expression)
+    return sandbox[1].read_text().rpartition(f"{expression} -> ")[2].strip()
 
 
-def parts(jail: tuple[RewardWorkers, Path], *expressions: str) -> list[Part]:
+def parts(sandbox: tuple[RewardWorkers, Path], *expressions: str) -> list[RewardResult]:
     group = Group(Prompt("p", (1,), "?"), tuple(Response((1,), (True,), each) for each in expressions))
-    return [each.score.parts["says"] for each in jail[0].score([group])[0].responses if each.score]
+    return [each.score.parts["says"] for each in sandbox[0].score([group])[0].responses if each.score]
 
 
 @pytest.mark.parametrize(
@@ -167,26 +167,26 @@ def parts(jail: tuple[RewardWorkers, Path], *expressions: str) -> list[Part]:
         ("len([subprocess.Popen(['sleep', '5']) for _ in range(200)])", "BlockingIOError"),
     ],
 )
-def test_inside_there_is_nothing_to_be_had(jail: tuple[RewardWorkers, Path] | None, expression: str, outcome: str) -> None:
+def test_inside_there_is_nothing_to_be_had(sandbox: tuple[RewardWorkers, Path] | None, expression: str, outcome: str) -> None:
     """The file that one answer wrote is not there for the next."""
-    found = said(jail, expression.replace("OUTSIDE", str(os.getpid())).replace("OWN", str(os.getuid())))
+    found = said(sandbox, expression.replace("OUTSIDE", str(os.getpid())).replace("OWN", str(os.getuid())))
     assert found is None or found.startswith(outcome)
 
 
-def test_inside_there_is_no_network(jail: tuple[RewardWorkers, Path] | None) -> None:
+def test_inside_there_is_no_network(sandbox: tuple[RewardWorkers, Path] | None) -> None:
     """A server that listens out here is not reached from in there."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port), 1):
             pass
-        found = said(jail, f"socket.create_connection(('127.0.0.1', {port}), 1)")
+        found = said(sandbox, f"socket.create_connection(('127.0.0.1', {port}), 1)")
         assert found is None or found.startswith(("OSError", "ConnectionRefused"))
 
 
 LEAVES = "[subprocess.Popen(['sleep', '60'], start_new_session=True) for _ in range(40)] and 1"
 
 
-def test_what_an_answer_does_is_its_own_and_the_next_finds_nothing_of_it(jail: tuple[RewardWorkers, Path] | None) -> None:
+def test_what_an_answer_does_is_its_own_and_the_next_finds_nothing_of_it(sandbox: tuple[RewardWorkers, Path] | None) -> None:
     """It ends its process, crashes, hangs, leaves children, takes limits away, interrupts: typed, and its neighbours are scored."""
     fates = {
         "os._exit(3)": ("crashed", "exit code 3"),
@@ -197,23 +197,23 @@ def test_what_an_answer_does_is_its_own_and_the_next_finds_nothing_of_it(jail: t
         "__import__('resource').prlimit(1, 7, (0, 0)) or 1": ("ok", ""),
         "__import__('time').sleep(60)": ("timeout", "more than 2 s"),
     }
-    for expression, (status, told) in fates.items() if jail is not None else ():
-        assert jail is not None, "seen above"
-        found = parts(jail, "1", expression, "2")
+    for expression, (status, told) in fates.items() if sandbox is not None else ():
+        assert sandbox is not None, "seen above"
+        found = parts(sandbox, "1", expression, "2")
         assert [each.status for each in found] == ["ok", status, "ok"], (expression, found)
         assert told in found[1].note and found[0].value == found[2].value == 1.0
 
 
-def test_a_message_that_is_no_answer_is_a_crash_and_runs_nothing(jail: tuple[RewardWorkers, Path] | None, tmp_path: Path) -> None:
+def test_a_message_that_is_no_answer_is_a_crash_and_runs_nothing(sandbox: tuple[RewardWorkers, Path] | None, tmp_path: Path) -> None:
     """An answer that finds the way its worker speaks by, and sends a pickle that would write a file out here."""
-    if jail is not None:
-        found = parts(jail, f"shout({str(tmp_path / 'escaped')!r})", "2")
+    if sandbox is not None:
+        found = parts(sandbox, f"shout({str(tmp_path / 'escaped')!r})", "2")
         assert [each.status for each in found] == ["crashed", "ok"]
     wrong = [b"[]x", b'{"a": 1}', b'[{"a": [NaN, "ok", 0, ""]}]', b'[{"a": [1, "fine", 0, ""]}]', b'[{"a": ["1", "ok", 0, ""]}]', b"[[1]]"]
     for message in wrong:
         with pytest.raises(ValueError):
             worker_protocol.read(message)
-    given = [{"a": Part(0.5, "ok", 0.1, "é"), "a/b": Part(None, "timeout")}]
+    given = [{"a": RewardResult(0.5, "ok", 0.1, "é"), "a/b": RewardResult(None, "timeout")}]
     assert worker_protocol.read(worker_protocol.written(given)) == given
 
 
@@ -224,7 +224,7 @@ def test_what_runs_code_does_not_run_outside_unasked(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("from ikusei.rewards.code import Code\n\ndef mine(seconds=1.0):\n    return Code(seconds)\n")
     with pytest.raises(ValueError, match="executes: true"):
         RewardWorkers([RewardSpec("c", f"{tmp_path / 'mine.py'}:mine", settings={"seconds": 2.0})]).start()
-    assert RewardSpec("c", "code").jailed and not RewardSpec("c", "code", unconfined=True).jailed
+    assert RewardSpec("c", "code").sandboxed and not RewardSpec("c", "code", unconfined=True).sandboxed
 
 
 def test_rewards_that_are_trusted_stay_outside(tmp_path: Path) -> None:
