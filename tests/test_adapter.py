@@ -196,16 +196,27 @@ def test_four_bits_are_not_rounded_twice(tmp_path: Path) -> None:
         check_file(tmp_path / "road.yaml")
 
 
-def test_a_reward_model_keeps_its_scale(tmp_path: Path) -> None:
-    one = make_policy("qwen3", ADAPTED, needs=frozenset({"reward"}))
+@pytest.mark.parametrize("settings", [ADAPTED, None], ids=["adapters", "whole"])
+def test_a_reward_model_keeps_its_scale(settings: LocalSettings | None, tmp_path: Path) -> None:
+    one = make_policy("qwen3", settings, needs=frozenset({"reward"}))
     one.tokenizer = worlds.make_talker().tokenizer
     assert isinstance(one.causal, RewardModel)
     one.causal.rescale(2.0, -1.5)
     one.save(tmp_path)
-    other = make_policy("qwen3", ADAPTED, needs=frozenset({"reward"}))
+    other = make_policy("qwen3", settings, needs=frozenset({"reward"}))
     other.load(tmp_path)
     forest = plant(worlds.make_groups(worlds.FOREST_SHAPES["mixed"]))
     assert torch.equal(one.forward(forest).reward_R, other.forward(forest).reward_R)
+
+
+def test_what_learns_and_what_is_frozen_is_counted_apart() -> None:
+    """Adapters of rank 3 on the seven matrices of two layers: 3 (in + out) each; a model without them learns whole."""
+    plain, adapted = make_policy(), make_policy(settings=ADAPTED)
+    whole = sum(p.numel() for p in plain.causal.model.parameters())
+    inside, outside = (32, 32, 32, 32, 32, 32, 48), (32, 16, 16, 32, 48, 48, 32)  # q, k, v, o, gate, up, down
+    learning = 2 * sum(3 * (a + b) for a, b in zip(inside, outside, strict=True))
+    assert (plain.size.trained, plain.size.frozen) == (whole, 0)
+    assert (adapted.size.trained, adapted.size.frozen) == (learning, whole)
 
 
 def test_moments_in_eight_bits(tmp_path: Path) -> None:

@@ -306,6 +306,18 @@ def test_a_gradient_that_is_no_number(policy: LocalPolicy) -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, weights(policy), strict=True))
 
 
+def test_a_gradient_that_overflowed(policy: LocalPolicy) -> None:
+    """It is infinite and no NaN; clipping would divide by infinity and leave NaN in that weight and 0 in all others."""
+    before, first = weights(policy), next(policy.causal.model.parameters())
+    first.grad = torch.zeros_like(first)
+    first.grad.view(-1)[3] = math.inf
+    with pytest.raises(FloatingPointError, match="gradient norm is inf"):
+        policy.optim_step(0.1)
+    assert policy.version == 0 and not policy.optimizer.state
+    assert all(p.grad is None or not p.grad.any() for p in policy.causal.model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(policy), strict=True))
+
+
 def test_blame(policy: LocalPolicy) -> None:
     groups = three_groups()
     said = blame(policy, plant(groups), groups, Broken((60,)).loss)

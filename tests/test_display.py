@@ -8,7 +8,7 @@ import math
 import pytest
 from rich.console import Console
 
-from ikusei.run.display import clock_time, display, sparkline
+from ikusei.run.display import Display, clock_time, display, sparkline
 from ikusei.run.health import judge
 
 RL = {
@@ -65,6 +65,14 @@ def test_sparkline_is_of_the_whole_run() -> None:
     assert sparkline([1.0, math.nan, 3.0], 9) == "▁ █"
     assert sparkline([2.0, 2.0], 9) == "▁▁"
     assert sparkline([math.nan], 9) == " " and sparkline([], 9) == "" and sparkline([1.0, 2.0], 0) == ""
+
+
+def test_the_time_left_is_by_the_pace_of_the_last_steps() -> None:
+    """Five steps in ten seconds, and 14 are left; five times three tokens in ten seconds."""
+    shown = Display(30, "runs/one", Console(file=io.StringIO()))
+    assert shown.time_left() == []
+    shown.clock += [(100.0, 11, 40.0), (110.0, 16, 55.0)]
+    assert shown.time_left() == ["0:28 left"] and shown.speed() == ["2 tokens/s"]
 
 
 def test_clock_time() -> None:

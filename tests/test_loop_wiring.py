@@ -23,7 +23,7 @@ from ikusei.loops.data import Rows
 from ikusei.loops.metrics import describe, effective_share
 from ikusei.loops.online import Online, OnlineSettings
 from ikusei.loops.precompute import Precompute
-from ikusei.loops.steps import ReferenceSync, Step, StopRequest
+from ikusei.loops.steps import ReferenceSync, RewardsFailed, Step, StopRequest
 from ikusei.loops.supervised import Supervised, SupervisedSettings
 from ikusei.protocols import Algorithm, first_state
 from ikusei.tasks.arithmetic import Arithmetic
@@ -109,6 +109,7 @@ def test_totals_are_of_every_group_and_advantages_stand_where_their_answers_do()
     pairs = [replace(group(0.0, 0.0, name=name), tiers=tiers) for name, tiers in (("a", (0, 0)), ("b", (0, 1)), ("c", None))]
     seen = worlds.step_of(DPO(), worlds.make_policy(), pairs, worlds.make_policy(seed=1))
     assert seen.step.kept == [False, True, False]
+    assert seen.step.metrics["completions/mean_length"] == 2.5, "of every response of every row"
     assert (seen.forest.denominators.tokens, seen.forest.denominators.responses, seen.forest.denominators.groups) == (15, 6, 3)
 
 
@@ -125,6 +126,18 @@ def test_mismatched_answers_stand_after_the_prompt_before() -> None:
     assert (streams["other_ref_logp_M"] - streams["ref_logp_M"]).abs().max() > 1e-3
     with pytest.raises(ValueError, match="one group in the step"):
         Precompute(KTO().needs, policy, reference, 7).streams(groups[:1], plant(groups[:1]))
+
+
+def test_a_run_stops_where_more_rewards_fail_than_it_allows() -> None:
+    """Three of four answers of each group fail: allowed at 0.8, and not at 0.7."""
+    parts = [{"it": RewardResult(1.0, "ok")}, *[{"it": RewardResult(None, "error", 0.0, "no")}] * 3]
+    given = group(1.0, None, None, None)
+    scores = [Score(part["it"].value, part) for part in parts]
+    groups = [replace(given, responses=tuple(replace(r, score=score) for r, score in zip(given.responses, scores, strict=True)))]
+    (step,) = worlds.learn(GRPO(kl_coef=0.1), worlds.make_policy(), [groups], worlds.make_policy(seed=1), max_failures=0.8)
+    assert step.metrics["completions/failed"] == 0.75 and step.metrics["reward_errors/it"] == 3
+    with pytest.raises(RewardsFailed, match=r"3 of 4 responses \(75%; allowed: at most 70%\)"):
+        worlds.learn(GRPO(kl_coef=0.1), worlds.make_policy(), [groups], worlds.make_policy(seed=1), max_failures=0.7)
 
 
 # ------------------------------------------------------------------------------------------------------------- which rows, which seeds

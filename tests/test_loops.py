@@ -20,7 +20,7 @@ from ikusei.backends.local import LocalPolicy
 from ikusei.forest import Forest, Outputs, plant
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
-from ikusei.loops.collect import CollectSettings, row_of
+from ikusei.loops.collect import Collect, CollectSettings, row_of
 from ikusei.loops.data import Rows
 from ikusei.loops.few_shot import examples
 from ikusei.loops.few_shot import held_out as asked_with_shots
@@ -248,6 +248,21 @@ def test_a_filter_drops_what_the_policy_has_outgrown(talker: LocalPolicy, calm: 
             chosen.take(0, 4, None)
 
 
+def test_a_pair_that_earns_as_much_as_the_policys_answer_is_dropped(talker: LocalPolicy, calm: RewardSpec) -> None:
+    """What it writes is worth 0.5, so 0.5 teaches nothing and 0.51 does."""
+    worth = {" 2": 0.5, " 3": 0.51, " 4": 0.49}
+    rows = tuple(Example(f"{n}+1=", (f" {n + 1}", "no"), {"worth": worth}, tiers=(0, 1)) for n in (1, 2, 3))
+    with RewardWorkers([calm]) as workers:
+        assert Filter(Rows(Fixed(rows), talker.tokenizer, 0), talker, workers, Sampling(max_tokens=4), seed=1).passing(range(3), 0) == [1]
+
+
+def test_what_the_reference_said_of_many_rows_is_kept_of_each(tmp_path: Path) -> None:
+    """They are asked 256 at a time."""
+    groups = [replace(group((n % 3 + 1,)), prompt=Prompt(f"{n}", (1,), "")) for n in range(300)]
+    said = precompute_reference(Says(-0.25), groups, tmp_path / "said.parquet", 1000)
+    assert said == {(f"{n}", 0): [-0.25] * (n % 3 + 1) for n in range(300)}
+
+
 # ------------------------------------------------------------------------------------------------------------- replay
 
 
@@ -323,8 +338,8 @@ def test_examples_by_chat_template_and_by_form(talker: LocalPolicy) -> None:
 
 def test_the_question_itself_is_never_an_example(talker: LocalPolicy) -> None:
     """Not even where the data holds it in both splits, and many times over."""
-    same = [Example("1+1=", ("2",))] * 9
-    rows = Rows(Fixed((*same, Example("2+2=", ("4",)), Example("3+3=", ("6",))), (Example("1+1=", ("2",)),)), talker.tokenizer, 0)
+    asked = [Example("".join(("1+", "1=")), ("2",)) for _ in range(10)]  # equal texts, no two of which are one object, as tasks make them
+    rows = Rows(Fixed((*asked[1:], Example("2+2=", ("4",)), Example("3+3=", ("6",))), (asked[0],)), talker.tokenizer, 0)
     assert sorted(str(row.prompt) for row in examples(rows, 0, 2)) == ["2+2=", "3+3="]
     with pytest.raises(ValueError, match="3 examples asked for and 2 different questions found"):
         examples(rows, 0, 3)
@@ -364,6 +379,20 @@ def test_collected_rows() -> None:
     tied = scored(("a", 0.3, "eos"), ("b", 0.3, "eos"))
     assert [row_of(tied, CollectSettings(kind)) for kind in ("rankings", "pairs")] == [None, None]
     assert row_of(scored(("a", 2.0, "length")), CollectSettings("best")) is None
+
+
+def test_the_last_step_of_a_collection_asks_for_what_is_left(talker: LocalPolicy, calm: RewardSpec) -> None:
+    """Five prompts, two at a time: 2, 2 and 1, each once; a collection that goes on after the first step asks for the others."""
+    rows = Rows(Arithmetic(digits=2), talker.tokenizer, 0)
+    with RewardWorkers([calm]) as workers:
+        settings = CollectSettings(num_prompts=5, num_responses=2, prompts_per_step=2)
+        loop = Collect(talker.snapshot(), rows, workers, Sampling(max_tokens=2), settings, 0)
+        steps = list(loop.steps(0, StopRequest()))
+        later = list(loop.steps(1, StopRequest()))
+    assert [(step.number, len(step.groups)) for step in steps] == [(1, 2), (2, 2), (3, 1)]
+    ids = [prompt.id for prompt in rows.prompts_from(0, 5)]
+    assert [group.prompt.id for step in steps for group in step.groups] == ids and len(set(ids)) == 5
+    assert [(step.number, [group.prompt.id for group in step.groups]) for step in later] == [(2, ids[2:4]), (3, ids[4:])]
 
 
 @pytest.mark.parametrize("asked", ["1+1=", (Message(role="system", content="be kind"), Message(role="user", content="1+1="))])

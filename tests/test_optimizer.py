@@ -46,6 +46,20 @@ def test_decay_is_on_matrices_alone(way: dict[str, Any]) -> None:
         torch.testing.assert_close(after[name], expected, rtol=1e-6, atol=0.0, msg=name)
 
 
+def test_the_moments_decay_in_a_step_that_teaches_nothing() -> None:
+    """A gradient of 2 in one place, then none at all: 0.9 of the first moment, 0.95 of the second, and two steps counted."""
+    policy = worlds.make_policy(settings=LocalSettings(layout="forest", clip_norm=float("inf")))
+    weight = worlds.parameters(policy)["model.norm.weight"]
+    weight.grad = torch.zeros_like(weight)
+    weight.grad[5] = 2.0
+    policy.optim_step(1e-3)
+    policy.optim_step(1e-3)
+    states = policy.optimizer.state
+    assert {int(state["step"]) for state in states.values()} == {2} and len(states) == len(worlds.parameters(policy))
+    assert float(states[weight]["exp_avg"][5]) == pytest.approx(0.9 * 0.1 * 2.0, rel=1e-5)
+    assert float(states[weight]["exp_avg_sq"][5]) == pytest.approx(0.95 * 0.05 * 4.0, rel=1e-5)
+
+
 @pytest.mark.parametrize("way", WAYS, ids=NAMES)
 def test_settings_arrive_in_the_optimiser(way: dict[str, Any]) -> None:
     settings = LocalSettings(layout="forest", weight_decay=0.3, beta1=0.85, beta2=0.97, eps=1e-6, **way)

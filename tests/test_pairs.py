@@ -19,6 +19,7 @@ from ikusei.backends.local import LocalPolicy
 from ikusei.forest import plant
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
+from ikusei.intervals import Interval
 from ikusei.loops import diverse
 from ikusei.loops.collect import CollectSettings, row_of
 from ikusei.loops.diverse import most_representative, similarity, worth
@@ -149,6 +150,16 @@ def test_data_from_elsewhere_is_told(parrot: LocalPolicy, tmp_path: Path) -> Non
     assert preference_gap(parrot, [replace(own[0], tiers=None)], Sampling(max_tokens=8), 0, 1 << 20, None) == {}
 
 
+def test_advice_asks_for_intervals_that_say_so() -> None:
+    """A gap of 1.4 nats that may be 0.8 is no claim, nor is a share of 0.6 that may be 0.4."""
+    unsure = {"gap/chosen": Interval(1.4, 0.8, 2.0), "outdone": Interval(0.6, 0.4, 0.8)}
+    assert advice(unsure) is None
+    told = advice(unsure | {"gap/chosen": Interval(1.4, 1.1, 1.7)})
+    assert told is not None and "1.4 nats a token less likely" in told and "earns more" not in told
+    told = advice(unsure | {"outdone": Interval(0.6, 0.51, 0.69)})
+    assert told is not None and told.startswith("to 60% of the prompts its own answer earns more")
+
+
 COLLECTED = """
 model: seedling
 task: {{name: files, path: asked.jsonl, test_share: 0.0}}
@@ -172,6 +183,8 @@ def test_people_judge_what_the_model_wrote(tmp_path: Path) -> None:
     (tmp_path / "pairs.yaml").write_text(COLLECTED.format(more="kind: pairs", rewards="[{path: votes, settings: {path: votes.jsonl}}]"))
     assert train(tmp_path / "pairs.yaml", folder=tmp_path / "pairs", console=QUIET).exit_code == 0
     pairs = [json.loads(line) for line in (tmp_path / "pairs" / "data.jsonl").read_text().splitlines()]
+    (step,) = [json.loads(line) for line in (tmp_path / "pairs" / "metrics.jsonl").read_text().splitlines()]
+    assert step["tokens_sampled"] == pytest.approx(6 * 6 * step["completions/mean_length"]), "of all that was written, judged or not"
     assert [row["prompt"] for row in pairs] == [row["prompt"] for row in judged]
     for row in pairs:
         assert votes[row["prompt"]][row["chosen"]] == len(votes[row["prompt"]]) - 1

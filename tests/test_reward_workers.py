@@ -15,7 +15,7 @@ import pytest
 from ikusei.guard import outcomes
 from ikusei.guard.outcomes import failure_counts, too_many_failures
 from ikusei.guard.workers import RewardSpec, RewardWorkers
-from ikusei.types import Group, Prompt, Response, RewardResult, Score, Status
+from ikusei.types import Group, Prompt, Response, RewardResult, Score, Status, Term
 
 PROMPT = Prompt("p", (1, 2), "What is 3*4?", {"answer": "12"})
 
@@ -45,6 +45,12 @@ def trl(prompts, completions, answer, **kwargs):
 def trl_chat(completions, **kwargs):
     turns = [(prompt[-1]["role"], completion[0]["role"]) for prompt, completion in zip(kwargs["prompts"], completions)]
     return [float(turn == ("user", "assistant")) + len(completion[0]["content"]) for turn, completion in zip(turns, completions)]
+
+
+def naps(prompts, completions, **kwargs):
+    import time
+    time.sleep(0.2)
+    return [1.0] * len(completions)
 
 
 def at_least(length):
@@ -128,6 +134,16 @@ def test_signatures(folder: Path, capfd: pytest.CaptureFixture[str], function: s
     assert [part.value for part in parts(scored, "mine")] == expected
     assert capfd.readouterr() == ("", "")
     assert ("this must not be seen" in log.read_text()) == (function == "trl")
+
+
+def test_the_seconds_of_a_batched_call_are_shared(folder: Path) -> None:
+    """Four answers in one call of 0.2 s: 0.05 s each, and together no more than the wall's clock says."""
+    with RewardWorkers([RewardSpec("naps", f"{folder / 'mine.py'}:naps")]) as workers:
+        began = time.perf_counter()
+        (scored,) = workers.score([group("a", "b", "c", "d")])
+        taken = time.perf_counter() - began
+    seconds = [part.seconds for part in parts(scored, "naps")]
+    assert len(set(seconds)) == 1 and 0.2 <= sum(seconds) <= taken
 
 
 def test_several_numbers_by_name_are_parts_and_their_sum_the_value(folder: Path) -> None:
@@ -220,6 +236,19 @@ def test_total_is_the_gates_times_the_weighted_sum(
         RewardSpec("t", "x", gold=True),
     ]
     assert outcomes.score(specs, {"a": a, "b": b, "g": gate, "t": gold}).total == value
+
+
+def test_the_terms_of_a_total_are_behind_its_gates_too() -> None:
+    """2 (0.5 · 0.25) - 3 · 0.25: what is learned from reward by reward adds up to the total. Gates and gold are no terms."""
+    specs = [
+        RewardSpec("a", "x", weight=2),
+        RewardSpec("g", "x", gate=True),
+        RewardSpec("b", "x", weight=-1),
+        RewardSpec("t", "x", gold=True),
+    ]
+    found = outcomes.score(specs, {"a": OK, "g": RewardResult(0.25, "ok"), "b": RewardResult(3.0, "ok"), "t": OK})
+    assert dict(found.terms) == {"a": Term(2, 0.125), "b": Term(-1, 0.75)}
+    assert found.total == sum(term.weight * term.value for term in found.terms.values()) == -0.5
 
 
 @pytest.mark.parametrize(

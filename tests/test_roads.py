@@ -14,6 +14,7 @@ import torch
 from ikusei.backends.export import export
 from ikusei.cli.main import main
 from ikusei.models.load import load_reward_model, load_tokenizer
+from ikusei.pipeline.staged import summary_of
 from ikusei.run.files import read_json
 from laws import worlds
 
@@ -266,6 +267,22 @@ def test_a_road_from_end_to_end(desk: Path, capsys: pytest.CaptureFixture[str]) 
     assert rows and all(len(row["responses"]) == len(row["ranking"]) == len(row["rewards"]) for row in rows)
     assert ikusei("train", "--resume", "run") == 2
     assert "has finished" in capsys.readouterr().err
+
+
+def test_a_road_gained_from_the_first_measurement_of_answers_to_the_last() -> None:
+    """Stages that measured losses or nothing tell neither; counts add up over all."""
+    counted = {"steps": 2, "tokens_sampled": 30, "tokens_trained": 7}
+    measured = [
+        {"before": {"loss": 3}, "after": {"loss": 2}},
+        {"before": {"reward": 0.1}, "after": {"reward": 0.2}},
+        {},
+        {"before": {"reward": 0.3}, "after": {"reward": 0.5}},
+        {"after": {"loss": 1}},
+    ]
+    found = summary_of([{**counted, "eval": each} for each in measured], "paused")
+    assert found["eval"] == {"before": {"reward": 0.1}, "after": {"reward": 0.5}}
+    assert (found["status"], found["steps"], found["tokens_sampled"], found["tokens_trained"]) == ("paused", 10, 150, 35)
+    assert summary_of([{**counted, "eval": {}}], "failed")["eval"] == {}
 
 
 def test_a_kill_between_folder_and_run_is_no_obstacle(desk: Path) -> None:

@@ -116,7 +116,7 @@ def groups() -> list[Group]:
 
 
 def test_record_writes_metrics_and_every_response(run: Run) -> None:
-    run.record(50, {"reward": 0.25, "time/step": 1.5}, groups(), kept=[True, False], advantages={(0, 0): 0.75})
+    run.record(50, {"reward": 0.25, "time/step": 1.5}, groups(), kept=[True, False], advantages={(0, 1): 0.75, (1, 0): -0.25})
     (row,) = read_lines(run.path / "metrics.jsonl")
     assert row == {"step": 50, "seconds": row["seconds"], "reward": 0.25, "time/step": 1.5} and row["seconds"] >= 0
     assert {key for key in row if is_wall_clock(key)} == {"seconds", "time/step"}
@@ -128,7 +128,7 @@ def test_record_writes_metrics_and_every_response(run: Run) -> None:
         "columns": ['{"answer": "2"}', '{"answer": "2"}', "{}"],
         "response": ["a\u2028b", "ねこ", ""],
         "total": [1.5, None, None],
-        "advantage": [0.75, None, None],
+        "advantage": [None, 0.75, -0.25],
         "kept": [True, True, False],
         "stop": ["eos", "length", "stop"],
         "num_tokens": [3, 1, 2],
@@ -277,6 +277,20 @@ def test_kill_9_while_saving_leaves_the_checkpoint_before(run: Run) -> None:
     assert not list(run.path.glob(".*.tmp"))
 
 
+def test_what_a_kill_left_half_written_is_removed_on_opening(run: Run) -> None:
+    """A file or a folder, in the run's folder or in one inside it; and nothing else."""
+    run.write_eval("before", 0, {"step": 0}, [{"correct": True}])
+    run.record(1, {"reward": 0.5}, groups())
+    kept = sorted(path for path in run.path.rglob("*") if path.suffix not in (".jsonl", ".json"))
+    for name in (".checkpoint-4.tmp", "eval/.after@4.tmp"):
+        (run.path / name).mkdir()
+        (run.path / name / "results.json").write_text("{")
+    (run.path / "responses" / ".step-000002.parquet.tmp").write_text("PAR")
+    Run.open(run.path)
+    assert not list(run.path.rglob(".*.tmp"))
+    assert sorted(path for path in run.path.rglob("*") if path.suffix not in (".jsonl", ".json")) == kept
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder where a few files of 200 kB fit and one of 1.2 MB does not: a small disk of its own, or else a limit on file size."""
@@ -342,6 +356,7 @@ def test_summary_is_as_promised_and_seconds_add_up_over_parts(run: Run) -> None:
     started_earlier = Run(run.path, run.started - 100.0)
     started_earlier.record(1, {"reward": 0.5})
     again = Run.open(run.path)
+    assert 100 <= again.seconds < 160
     again.cut_after(0)  # the step is forgotten, the time it took is not
     Run.open(run.path).finish(summary("finished"))
     written = read_json(run.path / "summary.json")

@@ -39,6 +39,7 @@ def test_every_method_and_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyP
     bound = {row["n"]: row for row in found["bound"]}
     assert found["facts"]["judge"] == "exact" and found["facts"]["guide"] == "think_format" and found["facts"]["num_prompts"] == 3
     assert {point.method for point in points} == {"one", *ALL}
+    assert 0 < found["facts"]["mean_length"] <= 24, "of one answer, and not of all eight"
     assert points[0].value == bound[1]["value"] and points[0].tokens == pytest.approx(found["facts"]["mean_length"])
     for point in points:
         assert 0 <= point.low <= point.value <= point.high <= 1 and point.tokens > 0

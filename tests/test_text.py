@@ -190,6 +190,8 @@ def test_a_turn_ends_with_the_token_of_its_template() -> None:
     assert continuation(turning, render(turning, Example("1+2=")), "3").tokens[-1] == turning.convert_tokens_to_ids("<|turn|>")
     assert continuation(turning, render(turning, Example("1+2="), "none"), "3").tokens[-1] == turning.eos_token_id
     assert continuation(turning, render(turning, Example(None)), "3").tokens[-1] == turning.eos_token_id
+    quoted = render(turning, Example("<|assistant|>1+2="), "none")  # raw text that speaks of a turn opens none
+    assert continuation(turning, quoted, "3").tokens[-1] == turning.eos_token_id
 
 
 # training

@@ -41,6 +41,8 @@ def test_a_fall_is_from_the_best_window() -> None:
     found = fall([0.1, 0.2, 0.1, 0.9, 0.8, 0.9, 0.9, 0.9, 0.3, 0.2, 0.1, 0.1])
     assert found is not None and found.before == pytest.approx(0.875) and found.now == pytest.approx(0.175)
     assert found.since == 9, "of three values the mean is then below 0.7, a quarter of the way"
+    rising = fall([float(n) for n in range(12)])  # the best window before the last, of 4 values, is 4 5 6 7
+    assert rising is not None and (rising.before, rising.now) == (5.5, 9.5)
     assert fall([0.5] * 12) is not None and not fall([0.5] * 12).fell  # pyright: ignore[reportOptionalMemberAccess]
 
 
@@ -124,6 +126,22 @@ def test_few_answers_are_fewer_than_one_in_thirty(share: float, alarms: list[str
     assert [alarm.name for alarm in watched({"advantage/effective": lambda t: share}).alarms] == alarms
 
 
+@pytest.mark.parametrize(("swing", "alarms"), [(0.05, ["gold disagrees"]), (0.4, [])])
+def test_gold_disagrees_only_where_chance_would_not_say_so(swing: float, alarms: list[str]) -> None:
+    """A mean of -0.1 over 12 steps, whose error is 0.015 or 0.12: three of these from -0.05, or not."""
+    watch = Watch(BOTH, WatchSettings())
+    for t in range(1, 37):
+        watch.see(t, {name: line(t) for name, line in LEVEL.items()} | {"gold/agreement": -0.1 + swing * (-1) ** t})
+    assert [alarm.name for alarm in watch.alarms] == alarms
+
+
+def test_answers_that_become_short_raise_an_alarm_too() -> None:
+    """From 90 tokens to 40, while the gold does not rise; not from 50 to 40."""
+    (alarm,) = watched({"completions/mean_length": up(90, 40)}).alarms
+    assert alarm.name == "length" and re.match(r"the answers' length went from 90 to \d\d tokens", alarm.text)
+    assert watched({"completions/mean_length": up(50, 40)}).alarms == []
+
+
 def test_every_monitor_is_planted_here() -> None:
     assert {*PLANTED, "loss rises"} == {monitor.name for monitor in MONITORS}
 
@@ -172,6 +190,17 @@ def test_quiet_alarms_are_not_raised_and_unknown_names_are_told() -> None:
         WatchSettings(quiet=("kl",))
     with pytest.raises(ValueError, match="gold_every=-1"):
         WatchSettings(gold_every=-1)
+
+
+def test_a_watch_that_goes_on_knows_what_was_seen_and_tells_no_alarm_twice() -> None:
+    rows = [{"step": float(t)} | {name: line(t) for name, line in (LEVEL | {"kl": lambda t: 3.0}).items()} for t in range(1, 41)]
+    first, again, untold = (Watch(BOTH, WatchSettings()) for _ in range(3))
+    raised = [alarm for t, row in enumerate(rows[:30], 1) for alarm in first.see(t, row)]
+    assert [alarm.name for alarm in raised] == ["KL"] and first.alarms == raised
+    again.restore(rows[:30], raised)
+    assert [alarm for t, row in enumerate(rows[30:], 31) for alarm in again.see(t, row)] == [] and again.alarms == raised
+    untold.restore(rows[:30], [])
+    assert [(alarm.name, alarm.since) for alarm in untold.see(31, rows[30])] == [("KL", 22)], "of the last ten values, nine were restored"
 
 
 def test_what_is_not_finite_is_no_number() -> None:

@@ -100,6 +100,11 @@ class Forest:
     def num_responses(self) -> int:
         return self.group_R.numel()
 
+    @property
+    def totals(self) -> Denominators:
+        """What 0.1 called the denominators: users' own algorithms read them by this name."""
+        return self.denominators
+
     def __getitem__(self, name: str) -> Tensor:
         return self.streams[name]
 

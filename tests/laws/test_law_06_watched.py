@@ -13,10 +13,14 @@ import tiny_runs
 from rich.console import Console
 from safetensors.torch import load_file
 
+from ikusei.intervals import Interval
+from ikusei.pipeline.gold_watch import GoldWatch
 from ikusei.pipeline.outcome import tell
+from ikusei.recipe.build import build
 from ikusei.recipe.reader import RecipeError
+from ikusei.recipe.schema import read_recipe
 from ikusei.run.files import read_json, read_lines
-from ikusei.run.folder import checkpoints
+from ikusei.run.folder import Run, checkpoints
 
 CHEATED = """
 model: model
@@ -85,6 +89,18 @@ def test_stopping_leaves_the_model_of_the_best_gold(world: Path) -> None:
     assert all((final[name] == kept[name]).all() for name in final)
     told = [event["text"] for event in read_lines(run / "events.jsonl") if event["kind"] == "warning"]
     assert any(f"leaves the model after step {best}" in text for text in told)
+
+
+def test_of_equal_golds_the_first_is_the_best(world: Path, tmp_path: Path) -> None:
+    """The less a model has been trained for the same gold, the less of it is cheating. What was not measured is not the best."""
+    recipe = read_recipe(world / "cheated.yaml")
+    run = Run.create(tmp_path, "golds", "", {}, {})
+    for step, gold in ((3, 0.2), (6, 0.7), (9, None), (12, 0.7), (15, 0.6)):
+        run.checkpoint(step, lambda folder: None, {}, keep=9)
+        if gold is not None:
+            run.write_eval("gold", step, {"reward": Interval(gold, 0.0, 1.0)}, [])
+    watch = GoldWatch(recipe, build(recipe), run)
+    assert watch.golds == ["gold"] and watch.best == 6
 
 
 def test_stopping_needs_a_gold_to_measure(world: Path) -> None:

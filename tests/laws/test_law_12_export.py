@@ -133,4 +133,6 @@ def test_every_end_token_ends_and_is_exported(tmp_path: Path) -> None:
     assert last == {*ends, *of_model}
     assert not any(token in last for response in group.responses for token in response.tokens[:-1])
     export(policy.causal.model, policy.tokenizer, tmp_path)
-    assert AutoModelForCausalLM.from_pretrained(tmp_path).generation_config.eos_token_id == sorted(last)
+    written = AutoModelForCausalLM.from_pretrained(tmp_path).generation_config
+    assert written.eos_token_id == sorted(last)
+    assert written.pad_token_id == policy.tokenizer.pad_token_id and written.pad_token_id not in last
