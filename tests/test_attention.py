@@ -17,7 +17,7 @@ from ikusei.forest import Forest, plant
 from ikusei.models.attention import ForestLayout, Form
 from ikusei.models.flash import attention_calls, flash_forest
 from ikusei.models.flex import FlexForest
-from ikusei.models.linear import prepacked
+from ikusei.models.packed_linear import prepacked
 from ikusei.types import Group, Prompt, Response
 
 SHAPES = {
@@ -92,7 +92,7 @@ def test_a_product_laid_out_once(dtype: torch.dtype, tolerance: float) -> None:
 
 AVX2_ONLY = """
 import torch
-from ikusei.models.linear import prepacked
+from ikusei.models.packed_linear import prepacked
 weight, bias, x = torch.ones(3, 5).bfloat16(), torch.tensor([1.0, 2.0, 4.0]).bfloat16(), torch.full((2, 1, 5), 0.5)
 assert prepacked(weight, bias, 2)(x).tolist() == [[[3.5, 4.5, 6.5]]] * 2
 assert prepacked(weight, None, 2)(x).tolist() == [[[2.5, 2.5, 2.5]]] * 2

@@ -13,10 +13,10 @@ from typing import ClassVar
 import pytest
 
 from ikusei.cli.main import main
-from ikusei.figures import answers
-from ikusei.figures.answers import Answers
-from ikusei.figures.choosing import answered
-from ikusei.figures.figure import measure
+from ikusei.eval_metrics import answers
+from ikusei.eval_metrics.answers import Answers
+from ikusei.eval_metrics.choosing import answered
+from ikusei.eval_metrics.metric import measure
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.evaluate import EvalResult, EvalSettings, evaluate

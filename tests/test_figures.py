@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ikusei.figures import answers, rows
-from ikusei.figures.answers import Answers
-from ikusei.figures.figure import SHARE, Curve, Figure, belongs, measure
+from ikusei.eval_metrics import answers, rows
+from ikusei.eval_metrics.answers import Answers
+from ikusei.eval_metrics.metric import SHARE, Curve, Figure, belongs, measure
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
 from ikusei.intervals import Interval, mean_interval

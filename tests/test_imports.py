@@ -93,7 +93,7 @@ def test_what_lists_and_writes_needs_no_model(tmp_path: Path) -> None:
 def test_the_collector_rests_while_torch_is_loaded_and_not_after() -> None:
     loaded("""
 import gc
-from ikusei.models.loading import loading
+from ikusei.models.first_import import loading
 
 with loading():
     assert not gc.isenabled()

@@ -21,7 +21,7 @@ from ikusei.backends.local import LocalPolicy, LocalSettings, export
 from ikusei.forest import plant
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
-from ikusei.loops.normalise import mean_and_std
+from ikusei.loops.reward_scale import mean_and_std
 from ikusei.models.learned_reward import LearnedReward, RewardEnsemble
 from ikusei.models.load import check_kind, load_model, load_reward_model, load_tokenizer
 from ikusei.text.chat import continuation, render

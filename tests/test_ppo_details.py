@@ -28,8 +28,8 @@ from ikusei.algos.ppo import PPO
 from ikusei.backends.local import LocalPolicy, LocalSettings
 from ikusei.forest import Forest, Loss, Outputs, plant
 from ikusei.loops.data import Rows
-from ikusei.loops.normalise import mean_and_std
 from ikusei.loops.online import OnlineSettings
+from ikusei.loops.reward_scale import mean_and_std
 from ikusei.loops.steps import Schedule
 from ikusei.loops.supervised import SupervisedSettings
 from ikusei.loops.update import update

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Tokenizer
 
 from ikusei.cli.main import main
-from ikusei.text.train import train_tokenizer
+from ikusei.text.train_tokenizer import train_tokenizer
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "gpu"
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}

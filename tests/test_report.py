@@ -15,8 +15,8 @@ import pytest
 from ikusei.intervals import mean_interval, pass_at
 from ikusei.report.charts import kl_of
 from ikusei.report.examples import side_by_side
-from ikusei.report.plots import Line, by_step, extremes
 from ikusei.report.run import write_report
+from ikusei.report.svg import Line, by_step, extremes
 from ikusei.run.folder import Run
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}

@@ -9,7 +9,7 @@ from statistics import fmean
 
 import pytest
 
-from ikusei.figures.choosing import answered, best_right_at, choose, right_at, share_right
+from ikusei.eval_metrics.choosing import answered, best_right_at, choose, right_at, share_right
 from ikusei.intervals import best_of, pass_at_k
 from ikusei.search.best_of_n import BestOfN, kl_of_best
 from ikusei.search.mbr import MBR, diverse, overlap, same_answer, utilities

@@ -42,23 +42,26 @@ SEES = {
     # a run, and what it leaves
     "guard": {"types", "text", "rewards"},
     "run": {"types", "intervals", "text"},
-    "figures": {"types", "intervals", "text", "run"},
-    "report": {"intervals", "text", "run", "figures"},
-    "search": {"types", "protocols", "text", "run", "figures", "models", "samplers"},
-    "loops": {"types", "forest", "protocols", "intervals", "text", "guard", "run", "figures", "samplers.draw"},
+    "eval_metrics": {"types", "intervals", "text", "run"},
+    "report": {"intervals", "text", "run", "eval_metrics"},
+    "search": {"types", "protocols", "text", "run", "eval_metrics", "models", "samplers"},
+    "loops": {"types", "forest", "protocols", "intervals", "text", "guard", "run", "eval_metrics", "samplers.draw"},
     "recipe": {"types", "registry", "protocols", "algos", "tasks", "rewards", "guard", "run", "models", "samplers", "backends", "loops"},
     # before, during and after it
-    "preflight": {"types", "protocols", "intervals", "text", "tasks", "rewards", "guard", "run", "figures", "models", "loops", "recipe"},
+    "preflight": {
+        "types", "protocols", "intervals", "text", "tasks", "rewards", "guard", "run", "eval_metrics", "models", "loops", "recipe",
+    },
     "pipeline": {
-        "types", "protocols", "intervals", "text", "tasks", "guard", "run", "figures", "report", "samplers.load", "loops", "recipe",
+        "types", "protocols", "intervals", "text", "tasks", "guard", "run", "eval_metrics", "report", "samplers.load", "loops", "recipe",
     },
     "evaluation": {
-        "types", "forest", "protocols", "intervals", "text", "guard", "run", "figures", "report", "models", "samplers", "search", "loops",
-        "recipe",
+        "types", "forest", "protocols", "intervals", "text", "guard", "run", "eval_metrics", "report", "models", "samplers", "search",
+        "loops", "recipe",
     },
-    "serve": {"types", "text", "run", "figures", "report", "samplers", "search"},
+    "serve": {"types", "text", "run", "eval_metrics", "report", "samplers", "search"},
     "reproduce": {
-        "types", "maths", "intervals", "registry", "forest", "protocols", "algos", "text", "rewards", "tasks", "guard", "run", "figures",
+        "types", "maths", "intervals", "registry", "forest", "protocols", "algos", "text", "rewards", "tasks", "guard", "run",
+        "eval_metrics",
         "report", "models", "samplers", "backends", "search", "loops", "recipe", "pipeline",
     },
     # the doors
@@ -81,7 +84,7 @@ WITHOUT_TORCH = (
     "tasks.*",
     "search.*",
     "run.*",
-    "figures.*",
+    "eval_metrics.*",
     "report.*",
 )
 MARKS = {"gpu", "slow", "parametrize", "usefixtures"}  # the last two are pytest's own

@@ -18,7 +18,7 @@ from ikusei.models.make import MakeModel, TrainTokenizer, make_model, make_token
 from ikusei.recipe.reader import RecipeError, build, parse
 from ikusei.text.chat import continuation, render, separator
 from ikusei.text.tokenizer import BEGIN, END, PAD, make_character_tokenizer
-from ikusei.text.train import Kind, train_tokenizer
+from ikusei.text.train_tokenizer import Kind, train_tokenizer
 from ikusei.types import Example, Message
 
 TOKENIZER = make_character_tokenizer()
@@ -251,7 +251,7 @@ def test_characters_are_those_that_are_most_frequent() -> None:
 def test_equal_texts_give_equal_files() -> None:
     """Here, and in a process that hashes differently and has one thread."""
     code = (
-        "import sys; from ikusei.text.train import train_tokenizer; texts = sys.stdin.read().split('\\n'); "
+        "import sys; from ikusei.text.train_tokenizer import train_tokenizer; texts = sys.stdin.read().split('\\n'); "
         f"print(*(train_tokenizer(texts, kind, 400).backend_tokenizer.to_str() for kind in {KINDS}), sep='\\n')"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONUTF8": "1", "RAYON_NUM_THREADS": "1"}

@@ -17,8 +17,8 @@ import ikusei
 from ikusei import search
 from ikusei.backends.local import LocalPolicy
 from ikusei.cli.main import main
+from ikusei.eval_metrics.choosing import answered, choose
 from ikusei.evaluation.scaling import ScaleSettings
-from ikusei.figures.choosing import answered, choose
 from ikusei.forest import plant
 from ikusei.models.load import load_model, load_tokenizer
 from ikusei.samplers.continuation import Writer

@@ -78,7 +78,7 @@ def __getattr__(name: str) -> Any:
     name = _FORMER.get(name, name)
     if name not in _HOME:
         raise AttributeError(f"module 'ikusei' has no attribute {name!r}")
-    from ikusei.models.loading import loading
+    from ikusei.models.first_import import loading
 
     with loading():
         return getattr(importlib.import_module(f"ikusei.{_HOME[name]}"), name)

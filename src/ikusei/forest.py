@@ -10,9 +10,8 @@ repeated. Positions restart at the root's end for each leaf; a token attends to 
 Letters that end names say which axis a tensor runs along:
     N tokens laid out    M target tokens    R responses    G groups    P pairs (better, worse)
 
-Index t means tokens[t]: `target_M[i]` is a target token and `predicts_M[i]` the row on N whose hidden state predicts it. Losses work on
-flat vectors over M; `sum_R` and `sum_G` add them up. They divide by the counts of the whole optimiser step (`Denominators`), so
-micro-batches add up exactly.
+Index t means tokens[t]: `target_M[i]` is a target token and `predicts_M[i]` the row on N whose hidden state predicts it. Losses are flat
+vectors over M; `sum_R` and `sum_G` add them up. They divide by the whole step's `Denominators`, so micro-batches add up exactly.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ from torch import Tensor
 
 from ikusei.types import Group, Response
 
-# tensors of indices, and the axis that they index
-POINTS_ALONG = {
+POINTS_ALONG = {  # tensors of indices, and the axis that they index
     "leaf_N": "R", "predicts_M": "N", "response_M": "R", "last_R": "N", "group_R": "G", "better_P": "R", "worse_P": "R",
 }  # fmt: skip
 
@@ -100,10 +98,7 @@ class Forest:
     def num_responses(self) -> int:
         return self.group_R.numel()
 
-    @property
-    def totals(self) -> Denominators:
-        """What 0.1 called the denominators: users' own algorithms read them by this name."""
-        return self.denominators
+    totals = property(lambda self: self.denominators)  # the name in 0.1, which users' own algorithms read
 
     def __getitem__(self, name: str) -> Tensor:
         return self.streams[name]

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from ikusei.algos.kto import KTO
 from ikusei.backends.local import LocalPolicy
-from ikusei.loops.normalise import mean_and_std
+from ikusei.loops.reward_scale import mean_and_std
 from ikusei.loops.supervised import SupervisedSettings
 from ikusei.models.load import load_reward_model
 from ikusei.pipeline.training_run import reference_groups

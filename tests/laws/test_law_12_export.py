@@ -25,7 +25,7 @@ from ikusei.models.make import MakeModel, make_model, make_tokenizer
 from ikusei.recipe.build import build
 from ikusei.recipe.schema import read_recipe
 from ikusei.text.chat import ends_of, render
-from ikusei.text.train import train_tokenizer
+from ikusei.text.train_tokenizer import train_tokenizer
 from ikusei.types import Example, Group, Prompt, Response, Sampling
 
 SMALL = {

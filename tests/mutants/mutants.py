@@ -266,12 +266,12 @@ BUGS = (
         "tests/test_text.py -k turn_ends", "an answer after plain text ends as a turn where the text quotes one",
     ),
     Bug(
-        "rarest-characters", "text/train.py", "(-counts[character], character)", "(counts[character], character)",
+        "rarest-characters", "text/train_tokenizer.py", "(-counts[character], character)", "(counts[character], character)",
         "tests/test_text.py -k frequent", "the rarest characters get the tokens",
     ),
     # ---------------------------------------------------------------------------------------------------------------- figures, report
     Bug(
-        "agreement-sign", "figures/rows.py", "rankdata([-tier for tier in tiers])", "rankdata(list(tiers))",
+        "agreement-sign", "eval_metrics/rows.py", "rankdata([-tier for tier in tiers])", "rankdata(list(tiers))",
         "tests/test_loops.py -k reward_model", "agreement with the given order has the wrong sign",
     ),
     Bug(

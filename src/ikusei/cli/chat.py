@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ikusei.cli.common import AsJson, out
-from ikusei.models.loading import loading
+from ikusei.models.first_import import loading
 from ikusei.search.methods import help_text
 
 METHOD_HELP = (

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from ikusei.cli.common import AsJson, out
-from ikusei.models.loading import loading
+from ikusei.models.first_import import loading
 
 if TYPE_CHECKING:
     from ikusei.run.comparison import Comparison

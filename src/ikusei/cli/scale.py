@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from ikusei.cli.common import AsJson, out
-from ikusei.models.loading import loading
+from ikusei.models.first_import import loading
 from ikusei.search.methods import help_text, registry
 
 if TYPE_CHECKING:  # matplotlib

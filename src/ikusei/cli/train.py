@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from ikusei.cli.common import AsJson, err, out
-from ikusei.models.loading import loading
+from ikusei.models.first_import import loading
 from ikusei.rewards import BUILT_IN
 
 Reward = Annotated[str | None, Parameter(help=f"my_reward.py:function, or one of {', '.join(BUILT_IN)}.")]

@@ -2,7 +2,7 @@
 
     one        a single answer                          pass@n     one of n is right: no choice among n can do better
     pooled     those that choose among independent answers share one pool of them: at n the estimate over its subsets
-               (figures/choosing.py), which costs n times the mean answer
+               (eval_metrics/choosing.py), which costs n times the mean answer
     run        every other method is run, with what it spent
 
 What judges is what the recipe calls gold. What guides is what it trains on beside, or a reward model that is named as the proxy. Where
@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ikusei.figures.choosing import Chooser, best_right_at, right_at
+from ikusei.eval_metrics.choosing import Chooser, best_right_at, right_at
 from ikusei.guard.outcomes import LEARNED, RewardSpec, too_many_failures
 from ikusei.guard.workers import RewardWorkers
 from ikusei.intervals import doublings, mean_interval, pass_at_k
@@ -32,7 +32,7 @@ from ikusei.recipe.find import find_recipe
 from ikusei.recipe.schema import Recipe, read_recipe
 from ikusei.recipe.stages import has_stages
 from ikusei.report.frontier import Point, draw
-from ikusei.report.plots import standalone
+from ikusei.report.svg import standalone
 from ikusei.run.find import find_model
 from ikusei.samplers.continuation import Writer
 from ikusei.search.best_of_n import BestOfN, rewards

@@ -9,6 +9,6 @@ data.py            which rows a step takes                        order.py      
 steps.py           learning rate, moving reference, stopping      update.py      forward, backward, optimiser step
 precompute.py      the no-grad streams that an algorithm needs    metrics.py     a step's groups in numbers
 replay.py          rows of another task beside the step's own     filtering.py   filtered DPO
-normalise.py       the scale of a reward model                    diverse.py     a few answers that stand for all
+reward_scale.py    the scale of a reward model                    diverse.py     a few answers that stand for all
 preference_gap.py  log-prob gap between preference data and the model's own samples
 """

@@ -1,4 +1,4 @@
-"""Evaluation on held-out prompts, with the same prompts and seed before and after training. The figures: figures/answers.py."""
+"""Evaluation on held-out prompts, with the same prompts and seed before and after training. The figures: eval_metrics/answers.py."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ikusei.figures import answers
-from ikusei.figures.answers import Answers
-from ikusei.figures.figure import measure
+from ikusei.eval_metrics import answers
+from ikusei.eval_metrics.answers import Answers
+from ikusei.eval_metrics.metric import measure
 from ikusei.guard.outcomes import too_many_failures
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.metrics import gold_of

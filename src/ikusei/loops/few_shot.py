@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from ikusei.figures import answers
+from ikusei.eval_metrics import answers
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.data import Rows
 from ikusei.loops.evaluate import EvalResult, EvalSettings, evaluate

@@ -1,5 +1,5 @@
 """Evaluation on held-out rows of data: loss and metrics of a supervised algorithm with confidence intervals over rows, bits per byte of
-texts, and the ranking accuracy of a reward model (figures/rows.py)."""
+texts, and the ranking accuracy of a reward model (eval_metrics/rows.py)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ikusei.figures import rows
-from ikusei.figures.figure import measure
-from ikusei.figures.rows import Rankings, Texts
+from ikusei.eval_metrics import rows
+from ikusei.eval_metrics.metric import measure
+from ikusei.eval_metrics.rows import Rankings, Texts
 from ikusei.forest import count, plant
 from ikusei.intervals import mean_interval
 from ikusei.loops.precompute import Precompute, along_M

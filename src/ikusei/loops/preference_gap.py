@@ -7,7 +7,7 @@
 
 On far off-policy pairs the loss mostly lowers responses that the policy never samples: the margin grows, its samples hardly change. From
 chosen responses that are worse than its own samples the policy learns to be worse (arXiv:2408.06266). How held-out log-probs change during
-training is in the report (figures/rows.py: likelihood displacement, arXiv:2410.08847).
+training is in the report (eval_metrics/rows.py: likelihood displacement, arXiv:2410.08847).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from ikusei.figures import rows
-from ikusei.figures.figure import measure
-from ikusei.figures.rows import Gaps
+from ikusei.eval_metrics import rows
+from ikusei.eval_metrics.metric import measure
+from ikusei.eval_metrics.rows import Gaps
 from ikusei.forest import plant
 from ikusei.guard.workers import RewardWorkers
 from ikusei.intervals import Interval

@@ -11,9 +11,9 @@ from ikusei.forest import Denominators, Forest, count
 from ikusei.loops.data import Rows
 from ikusei.loops.filtering import Filter
 from ikusei.loops.metrics import peak_memory_mb
-from ikusei.loops.normalise import NormaliseSettings
 from ikusei.loops.precompute import Precompute
 from ikusei.loops.replay import Replay, ReplaySettings
+from ikusei.loops.reward_scale import NormaliseSettings
 from ikusei.loops.steps import ReferenceSync, Schedule, Shape, Step, StopRequest
 from ikusei.loops.update import traced, update
 from ikusei.protocols import Algorithm, Policy, State, next_state
@@ -25,7 +25,7 @@ class SupervisedSettings:
     """Each step takes `examples_per_step` rows and makes one update. Rows are shuffled each epoch, or read `in_order`.
     `tokens_per_microbatch` bounds the memory of the update and changes no number. `cut_at` is the most tokens of a prompt with a response;
     longer responses are truncated (None: never). `filtered` is filtered DPO (filtering.py); `normalise` is for reward models
-    (normalise.py)."""
+    (reward_scale.py)."""
 
     samples: ClassVar[bool] = False
     serves: ClassVar[frozenset[str]] = frozenset({"reference", "value", "mismatched", "reward"})  # the needs of algorithms that it can meet

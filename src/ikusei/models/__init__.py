@@ -1,6 +1,6 @@
 """Hugging Face models: loaded, made from a configuration, probed, and given the forest's attention.
 
-load.py, make.py, loading.py     from a folder or a hub id; from a configuration; the first import, made faster
+load.py, make.py, first_import.py     from a folder or a hub id; from a configuration; the first import, made faster
 probe.py                         which layouts a model runs correctly in
 body.py, heads.py, causal.py     the layers; heads with one output; a language model of both
 adapter.py, critic.py            LoRA; a critic for a policy

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ikusei.models.adapter import is_quantised, weight_of
 from ikusei.models.attention import Form, Layout
-from ikusei.models.linear import prepacked
+from ikusei.models.packed_linear import prepacked
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 STEADY = frozenset({"default", "linear", "llama3", "yarn"})  # RoPE types whose angles depend on the position alone

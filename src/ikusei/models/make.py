@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from ikusei.models.load import load_tokenizer, to_device
 from ikusei.text.tokenizer import make_character_tokenizer
-from ikusei.text.train import SMALLEST, Kind, train_tokenizer
+from ikusei.text.train_tokenizer import SMALLEST, Kind, train_tokenizer
 
 SAMPLE = "ねこは かわいい。\n12 + 34 = 46, isn't it?"
 

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ikusei.figures import answers, rows
+from ikusei.eval_metrics import answers, rows
 from ikusei.guard.outcomes import FAILURES
 from ikusei.intervals import Interval
 from ikusei.loops.steps import RewardsFailed

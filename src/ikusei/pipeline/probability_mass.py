@@ -35,7 +35,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ikusei.intervals import Interval, mean_interval
 from ikusei.protocols import Sampler, Task
-from ikusei.report.plots import Bar, nested, standalone
+from ikusei.report.svg import Bar, nested, standalone
 from ikusei.run.find import find_model
 from ikusei.samplers.load import load_sampler
 from ikusei.tasks import TASKS, generator

@@ -14,10 +14,10 @@ from rich.console import Console
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.filtering import Filter
 from ikusei.loops.metrics import num_target_tokens
-from ikusei.loops.normalise import mean_and_std
 from ikusei.loops.online import Online
 from ikusei.loops.precompute import Precompute, precompute_reference
 from ikusei.loops.replay import Replay
+from ikusei.loops.reward_scale import mean_and_std
 from ikusei.loops.steps import Step, stop_on_interrupt
 from ikusei.loops.supervised import Supervised
 from ikusei.pipeline.evaluator import Evaluator
@@ -156,7 +156,7 @@ class TrainingRun:
         self.run.checkpoint(step, write, {"algorithm": dict(state), **self._counted}, best=self.watch.best)
 
     def _normalise(self, when: str) -> None:
-        """A reward model's scale (loops/normalise.py); noted as an event."""
+        """A reward model's scale (loops/reward_scale.py); noted as an event."""
         policy, train = self.components.policy, self.recipe.train
         if not policy.rewards or train.normalise.num_prompts == 0:
             return

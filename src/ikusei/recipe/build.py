@@ -11,8 +11,8 @@ from ikusei.backends.local import LocalPolicy
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.data import Rows
-from ikusei.loops.normalise import NormaliseSettings
 from ikusei.loops.order import in_order
+from ikusei.loops.reward_scale import NormaliseSettings
 from ikusei.models.body import vocabulary_size
 from ikusei.models.learned_reward import LearnedReward, RewardEnsemble
 from ikusei.models.load import is_reward_model, load_model, load_reward_model, load_tokenizer

@@ -5,5 +5,5 @@ pipeline.py     the report of a pipeline       collection.py   the part of a rep
 findings.py     what changed, as figures and as sentences that claim no more than the intervals do
 tables.py       figures before and after       examples.py     the same questions before and after, side by side
 charts.py       which metrics become charts    eval_charts.py  charts of evaluations
-plots.py        drawing: matplotlib to SVG     frontier.py     accuracy over tokens, for test-time methods
+svg.py          drawing: matplotlib to SVG     frontier.py     accuracy over tokens, for test-time methods
 """

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ikusei.figures.format import digits, ordering
+from ikusei.eval_metrics.format import digits, ordering
 from ikusei.intervals import mean_interval
-from ikusei.report import plots as plots
+from ikusei.report import svg as plots
 from ikusei.report.eval_charts import Picture
 from ikusei.run.health import FOR_LARGE_MODELS, HEALTHY
 from ikusei.run.read import Evaluation, RunRecord

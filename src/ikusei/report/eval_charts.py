@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from ikusei.figures import answers
+from ikusei.eval_metrics import answers
 from ikusei.intervals import Interval
-from ikusei.report.plots import AFTER, BEFORE, GRID, INK, LOST, in_percent, svg
+from ikusei.report.svg import AFTER, BEFORE, GRID, INK, LOST, in_percent, svg
 from ikusei.run.read import Evaluation
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ikusei.figures.format import above_or_below, estimate, gained, plural
+from ikusei.eval_metrics.format import above_or_below, estimate, gained, plural
 from ikusei.intervals import mean_interval
 from ikusei.report import findings
 from ikusei.report.eval_charts import PASS, ModelCurves, curves_of, pictures

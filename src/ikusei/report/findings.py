@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ikusei.figures import answers, rows
-from ikusei.figures.figure import belongs
-from ikusei.figures.format import above_or_below, digits, gained, number, ordering, percent, plural, span
+from ikusei.eval_metrics import answers, rows
+from ikusei.eval_metrics.format import above_or_below, digits, gained, number, ordering, percent, plural, span
+from ikusei.eval_metrics.metric import belongs
 from ikusei.intervals import Interval
 from ikusei.report import collection
 from ikusei.run import comparison

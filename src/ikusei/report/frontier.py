@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from ikusei.report.plots import INK, in_percent, svg
+from ikusei.report.svg import INK, in_percent, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ikusei.figures import answers, rows
-from ikusei.figures.format import above_or_below, duration, estimate, gained, ordering, percent, plural, span
+from ikusei.eval_metrics import answers, rows
+from ikusei.eval_metrics.format import above_or_below, duration, estimate, gained, ordering, percent, plural, span
 from ikusei.intervals import Interval
-from ikusei.report import collection, findings, plots
+from ikusei.report import collection, findings
+from ikusei.report import svg as plots
 from ikusei.report.charts import Chart
 from ikusei.report.findings import Card
 from ikusei.report.run import alarms, costs, failures, render, spent, trouble

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ikusei.figures.format import duration, plural
+from ikusei.eval_metrics.format import duration, plural
 from ikusei.report import collection, findings
 from ikusei.report.charts import calibration, charts
 from ikusei.report.eval_charts import Picture, curves_of, pictures

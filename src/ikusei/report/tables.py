@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ikusei.figures import answers, rows
-from ikusei.figures.figure import Figure, belongs
-from ikusei.figures.format import change, estimate, number
+from ikusei.eval_metrics import answers, rows
+from ikusei.eval_metrics.format import change, estimate, number
+from ikusei.eval_metrics.metric import Figure, belongs
 from ikusei.intervals import Interval
 from ikusei.run.read import Evaluation
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ikusei.figures.format import duration
-from ikusei.report.plots import panels, standalone
+from ikusei.eval_metrics.format import duration
+from ikusei.report.svg import panels, standalone
 from ikusei.reproduce import CLAIMS
 from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.running import SEEDS, load, results

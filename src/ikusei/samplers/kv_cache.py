@@ -24,7 +24,7 @@ from ikusei.models.attention import ForestLayout, Form
 from ikusei.models.causal import CausalModel
 from ikusei.models.flash import joined
 from ikusei.models.fused_decoder import FusedDecoder
-from ikusei.models.linear import prepacked
+from ikusei.models.packed_linear import prepacked
 from ikusei.types import Group, Prompt
 
 GROW = 64  # columns are added so many at a time

@@ -5,7 +5,7 @@
     regularised    best of n with a regulariser: likelihood, similarity to the others, or length         arXiv:2404.01054, 2502.12668
     mbr            minimum Bayes risk, by any utility; and a diverse subset                              arXiv:2311.05263, 2401.05054
 
-A method gives each answer a value, and the largest is chosen (figures/choosing.py): one estimate of accuracy at n serves all.
+A method gives each answer a value, and the largest is chosen (eval_metrics/choosing.py): one estimate of accuracy at n serves all.
 
 They choose among finished answers. Others steer the sampling (method.py, on top of samplers/continuation.py):
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ikusei.figures.choosing import Chooser, choose
+from ikusei.eval_metrics.choosing import Chooser, choose
 from ikusei.samplers.continuation import Writer
 from ikusei.samplers.partial import Partial
 from ikusei.search.best_of_n import BestOfN

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ikusei.figures.choosing import answered
+from ikusei.eval_metrics.choosing import answered
 from ikusei.search.method import MethodSpec
 from ikusei.types import Response
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from ikusei.figures.choosing import Chooser
+from ikusei.eval_metrics.choosing import Chooser
 from ikusei.samplers.continuation import Writer
 from ikusei.types import Group, Prompt, Response, Score
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from ikusei.figures.choosing import Canonical, Chooser, answered, choose
+from ikusei.eval_metrics.choosing import Canonical, Chooser, answered, choose
 from ikusei.samplers.continuation import Writer
 from ikusei.samplers.partial import Partial
 from ikusei.search.method import Guide, MethodSpec, Result

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ikusei.figures.choosing import Chooser, choose
+from ikusei.eval_metrics.choosing import Chooser, choose
 from ikusei.samplers.continuation import Writer
 from ikusei.samplers.partial import Partial, after
 from ikusei.search.method import Guide, MethodSpec, Result

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from ikusei.figures.choosing import Vote
+from ikusei.eval_metrics.choosing import Vote
 from ikusei.search.method import MethodSpec
 
 

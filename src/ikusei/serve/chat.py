@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 
-from ikusei.figures.choosing import answered
+from ikusei.eval_metrics.choosing import answered
 from ikusei.samplers.continuation import Writer
 from ikusei.samplers.load import load_sampler
 from ikusei.samplers.local import LocalSampler

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ikusei.tasks.cells import (
+from ikusei.tasks.cell_values import (
     Answer,
     answer_of,
     conversation,

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ikusei.tasks.cells import kind_of
+from ikusei.tasks.cell_values import kind_of
 from ikusei.tasks.columns import RAW_TEXT, Reading, Shape, misfit, read_row, rename
 from ikusei.types import Example, Split, content_id
 

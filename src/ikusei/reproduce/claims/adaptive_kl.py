@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from ikusei.report.plots import AFTER, BEFORE, INK, LOST
+from ikusei.report.svg import AFTER, BEFORE, INK, LOST
 from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.workspace import Workspace

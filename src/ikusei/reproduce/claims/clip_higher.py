@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from ikusei.report.plots import AFTER, BEFORE, INK
+from ikusei.report.svg import AFTER, BEFORE, INK
 from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.expressions import BASE_STEPS, SAMPLING, Expressions, rewarded, shown

@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from ikusei.intervals import pass_at_k
-from ikusei.report.plots import AFTER, BEFORE, GRID, INK, LOST
+from ikusei.report.svg import AFTER, BEFORE, GRID, INK, LOST
 from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.expressions import MODEL, ROWS, SAMPLING, Expressions, rewarded, shown

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ikusei.report.plots import AFTER, BEFORE, INK, LOST
+from ikusei.report.svg import AFTER, BEFORE, INK, LOST
 from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import answers, held_out, judged, kl, mean_total

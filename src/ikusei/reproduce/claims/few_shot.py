@@ -23,7 +23,7 @@ from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.data import Rows
 from ikusei.loops.evaluate import EvalSettings
 from ikusei.loops.few_shot import evaluate_with_shots
-from ikusei.report.plots import AFTER, BEFORE, INK
+from ikusei.report.svg import AFTER, BEFORE, INK
 from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import tiny_llama

@@ -16,7 +16,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from ikusei.loops.order import in_order
-from ikusei.report.plots import AFTER, BEFORE, INK, LOST
+from ikusei.report.svg import AFTER, BEFORE, INK, LOST
 from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.measuring import answers, held_out, judged
 from ikusei.reproduce.preferences import PairRow, as_task, pair

@@ -29,7 +29,7 @@ from ikusei.loops.online import Online, OnlineSettings
 from ikusei.loops.precompute import Precompute
 from ikusei.models.load import load_model, load_tokenizer
 from ikusei.protocols import LossFunction
-from ikusei.report.plots import AFTER, INK, LOST
+from ikusei.report.svg import AFTER, INK, LOST
 from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.expressions import BASE_STEPS, ROWS, SAMPLING, Expressions, shown
 from ikusei.reproduce.workspace import Workspace

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ikusei.report.plots import AFTER, BEFORE, INK, LOST
+from ikusei.report.svg import AFTER, BEFORE, INK, LOST
 from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.measuring import answers, held_out, judged, tiny_llama

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ikusei.registry import RECIPES
-from ikusei.report.plots import AFTER, BEFORE, INK, LOST
+from ikusei.report.svg import AFTER, BEFORE, INK, LOST
 from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.proxies import law

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from ikusei.report.plots import AFTER, BEFORE, INK
+from ikusei.report.svg import AFTER, BEFORE, INK
 from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.claims.crossing import KS, MANY, NUM_PROMPTS, asked, pass_at
 from ikusei.reproduce.drawing import over_seeds

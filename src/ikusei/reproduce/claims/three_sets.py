@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ikusei.report.plots import AFTER, INK
+from ikusei.report.svg import AFTER, INK
 from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.measuring import tiny_llama
 from ikusei.reproduce.workspace import Workspace

@@ -13,8 +13,8 @@ from itertools import groupby
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from ikusei.figures.choosing import right_at
-from ikusei.report.plots import AFTER, BEFORE, INK
+from ikusei.eval_metrics.choosing import right_at
+from ikusei.report.svg import AFTER, BEFORE, INK
 from ikusei.reproduce.claim import Claim, Criterion, SeedResult
 from ikusei.reproduce.drawing import over_seeds
 from ikusei.reproduce.workspace import Workspace

@@ -21,8 +21,8 @@ from statistics import fmean
 
 import numpy as np
 
-from ikusei.figures.figure import SHARE, Figure, Sentence
-from ikusei.figures.format import digits, estimate, ordering, percent, plural
+from ikusei.eval_metrics.format import digits, estimate, ordering, percent, plural
+from ikusei.eval_metrics.metric import SHARE, Figure, Sentence
 from ikusei.intervals import Interval, centred, correlation, mean_interval
 from ikusei.run.read import Evaluation
 

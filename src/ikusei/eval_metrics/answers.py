@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from statistics import fmean
 
-from ikusei.figures.choosing import Vote, answered, best_right_at, right_at
-from ikusei.figures.figure import SHARE, Curve, Figure
+from ikusei.eval_metrics.choosing import Vote, answered, best_right_at, right_at
+from ikusei.eval_metrics.metric import SHARE, Curve, Figure
 from ikusei.intervals import Interval, best_of, mean_interval, pass_at, tries
 from ikusei.text.answer import split_thought
 from ikusei.types import Group, Response
