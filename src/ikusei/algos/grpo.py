@@ -1,4 +1,4 @@
-"""GRPO and its switches: Dr. GRPO, DAPO and LitePPO are named values of one class."""
+"""GRPO and its options; Dr. GRPO, DAPO and LitePPO are presets of one class."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from ikusei.types import Group
 class GRPO:
     """Group Relative Policy Optimization: subtract the group mean, clip the ratio.   arXiv:2402.03300
 
-        A_i = r_i - mean(r)             over std(r) + 1e-4 of the group (the paper) or of the whole batch (LitePPO, arXiv:2508.08221)
+        A_i = (r_i - mean(r)) / s       s = 1, or std(r) + 1e-4 of the group (the paper) or of the batch (LitePPO, arXiv:2508.08221)
         w_t = pi(t) / pi_old(t)
         l_t = -min(w_t A_i, clip(w_t, 1 - clip_low, 1 + clip_high) A_i) + kl_coef KL(pi || ref)_t - entropy_coef entropy_t
         L   = sum_t l_t / total_tokens                              aggregate "token" (DAPO, arXiv:2503.14476)
             = sum_i (sum_t l_t / |o_i|) / total_responses           aggregate "sequence" (the paper)
 
-    scale_rewards "none" is Dr. GRPO (arXiv:2503.20783), clip_high > clip_low DAPO's "clip higher". With `target_entropy` (nats per token)
-    the entropy coefficient rises by `entropy_step` after a step below the target, falls after one above, and is applied only below
-    (arXiv:2505.22312). A group whose rewards are all equal has zero advantages: it is skipped unless another term needs it, and still
-    counts in the denominators. Left out: a value function, and Dr. GRPO's constant denominator (it only rescales the learning rate).
+    scale_rewards "none" (s = 1) is Dr. GRPO (arXiv:2503.20783), clip_high > clip_low is DAPO's "clip higher". With `target_entropy` (nats
+    per token) a step whose entropy is below the target raises the entropy coefficient by `entropy_step` and applies it in the next step;
+    any other lowers it and turns it off (arXiv:2505.22312). A group with equal rewards has zero advantages: it is skipped unless the KL
+    term, the entropy term or the batch's std needs it, and still counts in the denominators. Left out: a value function, and Dr. GRPO's
+    constant denominator (it only rescales the learning rate).
     """
 
     clip_low: float = 0.2
@@ -43,7 +44,7 @@ class GRPO:
     def __post_init__(self) -> None:
         whole = min(self.clip_low, self.clip_high, self.kl_coef, self.entropy_step) >= 0
         target = self.target_entropy is None or self.target_entropy > 0
-        demand(self, whole and target, "clips, kl_coef and entropy_step 0 or more, target_entropy above 0")
+        demand(self, whole and target, "clip_low, clip_high, kl_coef and entropy_step 0 or more, target_entropy above 0")
 
     @property
     def needs(self) -> frozenset[str]:

@@ -13,10 +13,10 @@ from ikusei.types import Group
 class OnlineDPO:
     """Online DPO (OAIF): sample, rank by the total reward, take DPO's step.   arXiv:2402.04792
 
-        L = DPO's, over all pairs of a prompt's samples whose totals differ, mean over pairs
+        L = DPO's loss, mean over all pairs of a prompt's samples whose total rewards differ
 
-    The paper samples two responses to each prompt and has a model choose the better one. Here any reward ranks any number of responses, and
-    equal rewards form no pair. Left out: online IPO and SLiC, and a special score for truncated samples, which a reward can give.
+    The paper samples two responses to each prompt and an LLM judge chooses the better one. Here any reward ranks any number of responses,
+    and equal rewards form no pair. Left out: online IPO and SLiC, and a penalty for truncated samples (a reward can give one).
     """
 
     needs = frozenset({"reference", "tiers"})

@@ -1,14 +1,14 @@
-"""Compare two models' stored answers to the same prompts by a judge. run/win_rate.py defines the win rate.
+"""Compare two models' stored answers to the same prompts with a judge. run/win_rate.py defines the win rate.
 
 A judge is one of
-    exact, my_reward.py:score, "{path: code, settings: {...}}"     a reward as recipes name one: a number for each answer
-    recipe.yaml            its gold rewards, else those that it trains on
-    runs/my-judge          a reward model, of a run or a folder
-    votes.jsonl            what people said of pairs of answers
-A reward that is asked `in_pairs` compares: it takes a column `other`, and score(prompt, response, other) is how much better `response`,
-which is shown first, is than `other`: 0 to 1.
+    exact, my_reward.py:score, "{path: code, settings: {...}}"     a reward, named as in a recipe: scores each answer
+    recipe.yaml            its gold rewards, else its training rewards
+    runs/my-judge          a reward model: a run or a model's folder
+    votes.jsonl            human votes on pairs of answers
+With `in_pairs` a reward judges pairwise: score(prompt, response, other) is how much better `response`, shown first, is than `other`, from
+0 (worse) to 1 (better).
 
-Left out: a language model that is asked in words which answer is better; a file of yours can ask one.
+Left out: an LLM judge; a reward file of yours can call one.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from ikusei.types import Group, Message, Prompt, Response
 
 
 def contest(one: str, other: str, judge: str, in_pairs: bool = False, tie: float = TIE, seed: int = 0) -> WinRate:
-    """How often `one` wins over `other`, each named as `ikusei compare` names models. `seed` says which of two orders is asked first.
+    """The win rate of `one` over `other`, both named as for `ikusei compare`. `seed` draws which order of each pair is judged first.
 
-    Raises ValueError where the models were not measured alike, the judge is none or fails on most answers, or there is nothing to judge.
+    Raises ValueError where prompts, template or sampling differ, `judge` is invalid or fails on most answers, or there is no verdict.
     """
     if not 0 <= tie < math.inf:
-        raise ValueError(f"compare: got --tie {tie}; allowed: 0 or more, in units of the judge's numbers")
+        raise ValueError(f"compare: got --tie {tie}; allowed: 0 or more, in units of the reward")
     if judge.endswith(".jsonl") and not Path(judge).is_file():
         raise ValueError(f"{judge}: no such file; allowed: a reward, a recipe, a reward model's folder, or a jsonl file of votes")
     if judge.endswith(".jsonl"):
@@ -57,7 +57,7 @@ def contest(one: str, other: str, judge: str, in_pairs: bool = False, tie: float
 
 
 def read_judge(judge: str) -> tuple[RewardSpec, ...]:
-    """The rewards that a judge stands for. Raises ValueError where it is none."""
+    """The rewards of a judge. Raises ValueError where it has none."""
     if Path(judge).is_dir():
         return (RewardSpec("judge", LEARNED, settings={"model": find_model(judge)}),)
     if judge.endswith((".yaml", ".yml")):
@@ -68,7 +68,7 @@ def read_judge(judge: str) -> tuple[RewardSpec, ...]:
         rewards = read_document(document).rewards
     gold = tuple(replace(spec, gold=False) for spec in rewards if spec.gold)
     if not rewards:
-        raise ValueError(f"{judge}: it names no rewards, so nobody judges; name one, for example --judge exact")
+        raise ValueError(f"{judge}: a judge without rewards; allowed: one or more, for example --judge exact")
     return gold or rewards
 
 
@@ -86,8 +86,8 @@ def _by_numbers(one: Experiment, other: Experiment, specs: Sequence[RewardSpec],
 
 
 def _by_pairs(one: Experiment, other: Experiment, specs: Sequence[RewardSpec], seed: int) -> tuple[list[PairVerdict], int]:
-    """A prompt's first answers against each other, its second ones, and so on, each pair in both orders; half of the pairs, drawn by the
-    seed, are asked first with the one's answer on top."""
+    """Pairs the two models' i-th answers to each prompt and judges each pair in both orders. In half of the pairs, drawn by the seed, the
+    order that shows `one`'s answer first is judged first."""
     pairs = [pair for prompt in one.answers for pair in zip(one.answers[prompt], other.answers[prompt], strict=False)]
     begins = [index % 2 == 0 for index in range(len(pairs))]
     random.Random(seed).shuffle(begins)
@@ -111,7 +111,7 @@ def _by_pairs(one: Experiment, other: Experiment, specs: Sequence[RewardSpec], s
 
 
 def prompt_of(row: Mapping[str, Any]) -> Prompt:
-    """The prompt of a stored sample. Samples of older versions have no columns except the answer."""
+    """The prompt of a stored sample. Older versions stored only the column `answer`."""
     columns = json.loads(row["columns"]) if "columns" in row else {"answer": row["answer"]}
     asked = json.loads(row["asked"]) if "asked" in row else row["prompt"]
     return Prompt(row["prompt_id"], (), row["prompt"], columns, tuple(map(_message, asked)) if isinstance(asked, list) else asked)

@@ -1,7 +1,7 @@
-"""The layers of a model below its heads, run over a forest: hidden states of the rows that a head reads.
+"""The base model (all layers below the head), run over a forest: hidden states at the positions that a head reads.
 
 Shared by all heads: the language model head (causal.py), reward and value heads (heads.py). Dropout is always off: the model stays in
-evaluation mode, also in training.
+eval mode, in training too.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ At = Literal["predicts", "last"]
 
 
 def prepare(model: PreTrainedModel, layout: str) -> PreTrainedModel:
-    """Evaluation mode, and the attention that the layout needs."""
+    """Sets eval mode and the attention implementation that the layout needs."""
     model.eval().set_attn_implementation(NAME if layout == "forest" else plain_attention(model))
     return model
 
 
 class Body:
-    """`layout` is "forest" (one row with all trees) or "padded" (one row [root | leaf] for each response; causal attention needs no mask
-    for padding on the right)."""
+    """`layout` is "forest" (all trees packed into one row) or "padded" (a right-padded row of prompt and response for each response; causal
+    attention needs no padding mask there)."""
 
     def __init__(self, module: nn.Module, layout: str) -> None:
         self.module, self.layout = module, layout
@@ -38,7 +38,7 @@ class Body:
         self.checkpointed = False
 
     def __call__(self, tokens: Tensor, position: Tensor, layout: Layout, rows: Tensor | None = None) -> Tensor:
-        """tokens and positions [B, T] -> hidden states [B, T, d] under the mask of `layout`; with `rows`, of these columns alone."""
+        """tokens and positions [B, T] -> hidden states [B, T, d] under the mask of `layout`; with `rows`, only at these positions."""
         if self.fused is not None:
             return self.fused(tokens, position, layout, self.checkpointed, rows)
         states = self.module(input_ids=tokens, position_ids=position, use_cache=False, layout=layout).last_hidden_state
@@ -49,7 +49,7 @@ class Body:
         return self.module(input_ids=tokens, use_cache=False).last_hidden_state
 
     def hidden(self, forest: Forest, at: At) -> Tensor:
-        """The hidden states that predict each target token, [M, d], or of each response's last token, [R, d]."""
+        """Hidden states at the position that predicts each target token, [M, d], or at each response's last token, [R, d]."""
         if self.layout == "forest":
             rows, again = torch.unique(forest.predicts_M if at == "predicts" else forest.last_R, return_inverse=True)
             return self(forest.tokens_N[None], forest.position_N[None], ForestLayout(forest), rows)[0].index_select(0, again)
@@ -61,7 +61,7 @@ class Body:
         return states[torch.arange(len(rows), device=states.device), ends]
 
     def checkpoint_layers(self) -> None:
-        """Gradient checkpointing by layer. transformers' own would set training mode, which turns dropout on and the cache off."""
+        """Gradient checkpointing per layer. transformers' own needs training mode, which turns dropout on and the KV cache off."""
         self.checkpointed = True
         for module in self.module.modules():
             if isinstance(module, GradientCheckpointingLayer):
@@ -75,12 +75,12 @@ def _checkpointed(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 
 def configured(model: PreTrainedModel, name: str, default: Any = None) -> Any:
-    """A value of the model's configuration by its standard name; older names are mapped (GPT-2's `n_positions`)."""
+    """A value of the model's config by its standard name, also where the config has another for it (GPT-2's `n_positions`)."""
     return config_value(model.config, name, default)
 
 
 def config_value(config: PreTrainedConfig, name: str, default: Any = None) -> Any:
-    """The same of a configuration alone."""
+    """`configured`, from a config instead of a model."""
     config = config.get_text_config()
     value = config.to_dict().get(config.attribute_map.get(name, name))
     return default if value is None else value
@@ -98,13 +98,13 @@ def vocabulary_size(model: PreTrainedModel) -> int:
 
 
 def plain_attention(model: PreTrainedModel) -> str:
-    """The implementation in transformers to use: sdpa, or eager where scores are capped or the model does not support sdpa."""
+    """The transformers attention to use: sdpa, or eager where attention logits are soft-capped or the model does not support sdpa."""
     capped = configured(model, "attn_logit_softcapping") is not None
     return "sdpa" if model._supports_sdpa and not capped else "eager"
 
 
 def root_and_leaf(forest: Forest) -> list[tuple[slice, slice]]:
-    """The rows on N of each response's root and of its leaf, along R."""
+    """For each response, in order, the slices of N that hold its root (the prompt) and its leaf (the response)."""
     rows = []
     for tree in forest.trees:
         begin = tree.start + tree.root

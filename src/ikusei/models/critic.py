@@ -1,4 +1,4 @@
-"""A critic for a policy: on the policy's own layers, or with a body of its own."""
+"""A critic for a policy: a value head on the policy's base model, or on a base model of its own."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ikusei.models.probe import probe
 
 
 def make_critic(model: PreTrainedModel, kind: str, layout: str, lora: Lora | None, seed: int) -> Critic:
-    """`kind` is "head", "separate", or the folder of a reward model, whose body and head initialise the critic. For a policy with
-    adapters, a separate body has adapters too."""
+    """`kind` is "head" (on the policy's base model), "separate" (on a copy of it), or the folder of a reward model, which initialises both
+    base model and head. With LoRA, the critic's own base model has adapters too."""
     size = model.config.get_text_config().hidden_size
     if kind == "head":
         return Critic(zero_head(size, model.device))
@@ -30,8 +30,8 @@ def make_critic(model: PreTrainedModel, kind: str, layout: str, lora: Lora | Non
     found = probe(weights, RewardModel).layout
     if theirs[0] < ours[0] or theirs[1] < ours[1] or found != layout:
         raise ValueError(
-            f"policy.critic {kind!r}: it reads {theirs[0]} tokens, holds {theirs[1]} and is laid out {found}; the policy writes {ours[0]}, "
-            f"holds {ours[1]} and is laid out {layout}; train the reward model from the same base, or take critic: separate"
+            f"policy.critic {kind!r}: vocabulary {theirs[0]}, context {theirs[1]}, layout {found}; allowed: at least "
+            f"the policy's {ours[0]} and {ours[1]}, and layout {layout}; train it from the policy's base model, or take critic: separate"
         )
     judge = RewardModel(weights if lora is None else adapt(weights, lora, seed), layout)
     head = zero_head(judge.head.in_features, model.device)

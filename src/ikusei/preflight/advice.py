@@ -1,11 +1,11 @@
-"""`ikusei check RECIPE --write FOLDER`: files that the verdict recommends, made from the model's own answers.
+"""`ikusei check RECIPE --write FOLDER`: training data from the model's own answers, and a recipe that uses it.
 
-    middle.jsonl          prompts that it answers correctly 20 to 80 % of the time: the most useful ones (arXiv:2504.03380)
-    right.jsonl           its own correct answers, one for each prompt, for fine-tuning (arXiv:2203.14465)
-    pairs.jsonl           instead, for a recipe that learns from pairs: a better and a worse answer of its own to each prompt
-    recommended.yaml      a recipe that uses them: fine-tuning first where the task is too hard, then the middle, then the whole task
+    middle.jsonl          prompts with a pass rate of 20 to 80 %: the most useful ones (arXiv:2504.03380)
+    right.jsonl           its own correct answers, one for each prompt, for SFT (STaR, arXiv:2203.14465)
+    pairs.jsonl           instead of both, for preference learning: a chosen and a rejected answer of its own to each prompt
+    recommended.yaml      stages: SFT on right.jsonl where the task is too hard, then middle.jsonl, then the whole task
 
-Left out: an order of difficulty within the middle; a file of a size below LEAST, which would be too little to learn from.
+The recipe uses no file of fewer than LEAST rows: too few to learn from. Left out: a curriculum within middle.jsonl.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from ikusei.recipe.schema import Recipe, resolved
 from ikusei.run.files import whole_folder, write_text
 from ikusei.types import Group, Prompt, Response
 
-PROMPTS, ANSWERS = 256, 16  # sampled, and the answers to each
+PROMPTS, ANSWERS = 256, 16  # training prompts sampled, and answers to each
 MIDDLE = (0.2, 0.8)
-LEAST = 16  # rows
+LEAST = 16  # rows of a file that the recipe uses
 YamlMapping = dict[str, Any]
 
 
@@ -58,20 +58,20 @@ def write(recipe: Recipe, verdict: ReadinessVerdict | None, folder: Path) -> lis
 
 
 def must_be_writable(recipe: Recipe, folder: Path) -> None:
-    """Precompute anything is sampled: raises ValueError where such files cannot be written."""
+    """Called before anything is sampled: raises ValueError where the files cannot be written."""
     if folder.exists():
         raise ValueError(f"{folder}: exists, and nothing is overwritten; name a new folder")
     if recipe.train is None:
-        raise ValueError("--write: for a recipe that trains, and this one collects; give it an algorithm instead of collect")
+        raise ValueError("--write: needs a recipe that trains, and this one collects; give it an algorithm instead of collect")
     if not recipe.reward_specs:
         raise ValueError("--write: answers are judged by rewards, and this recipe names none; name one, for example rewards: [exact]")
     if "reward" in recipe.needs:
-        raise ValueError("--write: for language models, and this algorithm trains a reward model; collect rankings instead (collect: {})")
+        raise ValueError("--write: is for language models; this algorithm trains a reward model; collect rankings instead (collect: {})")
     must_be_collectable(recipe, 0)
 
 
 def _learns_from_answers(recipe: Recipe) -> bool:
-    """Whether the algorithm learns from samples or from single answers, not from pairs."""
+    """Whether the algorithm learns from on-policy samples or from single answers, not from preference pairs."""
     answer = Response((0,), (True,), "")
     return recipe.train.samples or recipe.algorithm.keep(Group(Prompt("", (0,), ""), (answer,)))
 
@@ -95,14 +95,14 @@ def _of_prompts(recipe: Recipe, components: Components, groups: Sequence[Group])
             middle.append({**asked, "pass_rate": round(fmean(passed), 4)})
         good = [each for each, yes in zip(group.responses, passed, strict=True) if yes and each.stop != "length"]
         right += [{**asked, "completion": good[0].text}] if good else []
-    what = f"prompts that pass {MIDDLE[0]:.0%} to {MIDDLE[1]:.0%} of the time"
-    return {"middle.jsonl": (middle, what), "right.jsonl": (right, "right answers of its own")}
+    what = f"prompts with a pass rate of {MIDDLE[0]:.0%} to {MIDDLE[1]:.0%}"
+    return {"middle.jsonl": (middle, what), "right.jsonl": (right, "correct answers of the model")}
 
 
 def _of_pairs(groups: Sequence[Group]) -> dict[str, tuple[list[YamlMapping], str]]:
     settings = CollectSettings("pairs", num_responses=ANSWERS)
     rows = [row for row in (row_of(group, settings) for group in groups) if row is not None]
-    return {"pairs.jsonl": (rows, "pairs of its own answers")}
+    return {"pairs.jsonl": (rows, "preference pairs of the model's answers")}
 
 
 def _asked(group: Group) -> Any:
@@ -126,7 +126,7 @@ def _stages(recipe: Recipe, verdict: ReadinessVerdict | None, files: dict[str, P
 
 
 def _shared(recipe: Recipe, components: Components) -> YamlMapping:
-    """The recipe's sections that all stages share, with its held-out questions."""
+    """The recipe's sections that all stages share; `eval_task` keeps its held-out prompts."""
     whole = resolved(recipe)
     rewards = [_differing(spec) | {"path": spec.path} for spec in components.rewards]
     settings = {name: _differing(getattr(recipe, name)) for name in ("policy", "sampling", "train", "eval", "watch")}

@@ -1,7 +1,7 @@
-"""Tools for one reward: can it be cheated (`lint`), does it pass its test cases (`run_cases`), how would it have scored a run (`replay`)?
+"""Tools for one reward: can it be cheated (`lint`), does it pass its test cases (`run_cases`), how would it score a past run (`replay`)?
 
-Each reads rewards as a recipe does: a name (exact), a file (my_reward.py:score), a function of a package, or a whole recipe, whose rewards
-are then tested together, as they are trained on.
+Each takes a reward as a recipe names it: a name (exact), a file (my_reward.py:score) or a function of a package; or a whole recipe, whose
+rewards are tested together, as in training.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ikusei.run.tables import read_table
 from ikusei.types import Group, Prompt, Response, content_id
 
 NONE: Mapping[str, str] = {}
-MOST_SECONDS = 5.0  # a call of a reward that is tried
+MOST_SECONDS = 5.0  # largest timeout of a reward call in `lint`
 
 
 def lint_file(
@@ -40,12 +40,13 @@ def lint_file(
     seconds: float = 10.0,
     accept: Mapping[str, str] = NONE,
 ) -> Lint:
-    """Attacks a reward on rows of a task or of a file that have gold answers. Raises ValueError where there are none, or no reward."""
+    """Attacks a reward on rows with gold answers, of a task or a data file. Raises ValueError with fewer than two such rows, or where
+    `reward` cannot be read or is a learned reward model."""
     recipe = _recipe(reward, task, data)
     prompts = list(islice(_with_answers(recipe), num_rows))
     if len(prompts) < 2:
         raise ValueError(
-            f"reward lint: {len(prompts)} rows with a column 'answer'; allowed: two or more, since attacks are made of right answers; "
+            f"reward lint: {len(prompts)} rows with a column 'answer'; allowed: two or more, since attacks are built from gold answers; "
             "rename the column that holds them, or take another task"
         )
     specs = [replace(spec, timeout_s=min(spec.timeout_s, MOST_SECONDS)) for spec in _judging(recipe)]
@@ -55,7 +56,7 @@ def lint_file(
 
 @dataclass(frozen=True)
 class Case:
-    """One test case: an answer, the reward it should earn and the reward it earns."""
+    """One test case: an answer, its expected reward and the reward it got."""
 
     where: str
     answer: str
@@ -69,8 +70,8 @@ class Case:
 
 
 def run_cases(reward: str, cases: Path) -> list[Case]:
-    """Runs a jsonl file of {"prompt", "response", "score", ...}: every other column goes to the reward. Raises ValueError where a row is
-    not of that form."""
+    """Runs a jsonl file of {"prompt", "response", "score", ...}: other columns are passed to the reward. Raises ValueError where a row
+    is malformed."""
     recipe = _recipe(reward, None, None)
     lines = enumerate(cases.read_text("utf-8-sig").split("\n"), start=1)
     rows = [(f"{cases}:{number}", line) for number, line in lines if line.strip()]
@@ -93,7 +94,7 @@ def run_cases(reward: str, cases: Path) -> list[Case]:
 
 @dataclass(frozen=True)
 class Changed:
-    """How other rewards score a run's answers: means before and after, how many differ, and those that differ most."""
+    """A run's answers rescored: mean reward before and after, how many changed or failed, and those that changed most."""
 
     answers: int
     before: float
@@ -104,16 +105,16 @@ class Changed:
 
 
 def replay(run: Path, reward: str | None, most: int = 5) -> Changed:
-    """Scores a run's stored answers again, by the run's own rewards as their files are now, or by `reward`. Raises ValueError where the
-    run has stored none."""
-    status_of(run)  # before its recipe is read as one of ours
+    """Rescores a run's stored answers with `reward`, or with the present files of the run's own rewards. Raises ValueError where the run
+    has stored none."""
+    status_of(run)  # raises where a newer version wrote the run, before its recipe is read
     tables = sorted((run / "responses").glob("*.parquet"))
     if not tables:
         raise ValueError(f"{run}: it has stored no answers (responses/*.parquet); give the folder of a run that sampled")
     recipe = read_recipe(run / "recipe.yaml") if reward is None else _recipe(reward, None, None)
     rows = [row for table in tables for row in read_table(table) if row["total"] is not None]
     if any("columns" not in row for row in rows):
-        raise ValueError(f"{run}: its answers were stored without the columns of their rows; run it again, or replay a newer run")
+        raise ValueError(f"{run}: an older version stored its answers without the columns of the data; run it again, or replay a newer run")
     groups = [
         Group(
             Prompt(str(row["prompt_id"]), (), row["prompt"], json.loads(row["columns"]), row["prompt"]),
@@ -130,10 +131,10 @@ def replay(run: Path, reward: str | None, most: int = 5) -> Changed:
 
 
 def _recipe(reward: str, task: str | None, data: Path | None) -> Recipe:
-    """A recipe file, or a recipe made of a reward and a task or a file. Raises ValueError where a part of it is not right."""
+    """Reads a recipe file, or builds a recipe from a reward and a task or data file. Raises ValueError where it is invalid."""
     if reward.endswith((".yaml", ".yml")):
         if task is not None or data is not None:
-            raise ValueError(f"{reward}: a recipe, which has a task of its own; leave out --task and --data")
+            raise ValueError(f"{reward}: a recipe names its own task; leave out --task and --data")
         return read_recipe(find_recipe(reward))
     if task is not None and data is not None:
         raise ValueError("give --task or --data, not both")
@@ -142,11 +143,11 @@ def _recipe(reward: str, task: str | None, data: Path | None) -> Recipe:
 
 
 def _judging(recipe: Recipe) -> list[RewardSpec]:
-    """The rewards that are trained on, else those of the task."""
+    """The recipe's training rewards; the task's own where it has none."""
     specs = [spec for spec in recipe.rewards if not spec.gold]
     specs = specs or [RewardSpec(path.replace(":", ".").rpartition(".")[2], path) for path in recipe.task.rewards]
     if any(spec.learned for spec in specs):
-        raise ValueError("rewards: a learned reward model is judged by its held-out pairs (train it with eval), not by attacks on text")
+        raise ValueError("rewards: got a learned reward model; allowed: rewards in code; measure it on held-out pairs (train it with eval)")
     return specs
 
 
@@ -170,14 +171,14 @@ def show(result: Lint, console: Console) -> None:
     tried = f"{result.num_answers:,} answers to {result.num_rows} rows in {result.seconds:.0f} s"
     chance = ", ".join(f"{name} {value:.2f}" for name, value in result.chance.items())
     _say(console, f"{tried}; gold answers earn {result.gold:.3g} ({result.form})")
-    _say(console, Text(f"chance baseline, as a share of what a gold answer is worth: {chance}", "dim"))
+    _say(console, Text(f"chance baseline (gold answer = 1, lowest reward = 0): {chance}", "dim"))
     for finding in result.findings:
         worth = f"worth {finding.worth:.0%} of the gold answer, on {finding.share:.0%} of the rows"
         style, word = ("dim", f"accepted ({finding.accepted})") if finding.accepted else ("bold red", "got through")
         _say(console, Text.assemble("\n", (f"{word}: {finding.name}", style), f" · {finding.said}; {worth}"))
-        _say(console, f"  asked     {_line(finding.question)}\n  answered  {_line(finding.answer)}\n  fix       {finding.fix}")
+        _say(console, f"  prompt    {_line(finding.question)}\n  response  {_line(finding.answer)}\n  fix       {finding.fix}")
         if finding.note:
-            _say(console, f"  said      {finding.note}")
+            _say(console, f"  note      {finding.note}")
     _say(console, Text("\nnothing got through", "bold green") if result.sound else Text("\nit can be cheated", "bold red"))
 
 
@@ -185,7 +186,7 @@ def show_cases(cases: Sequence[Case], console: Console) -> None:
     for case in cases:
         earned = case.note or "none" if case.earned is None else f"{case.earned:g}"
         mark = Text("ok    ", "green") if case.right else Text("wrong ", "bold red")
-        _say(console, Text.assemble(mark, f"{case.where}  should earn {case.expected:g}, earns {earned}: {_line(case.answer)}"))
+        _say(console, Text.assemble(mark, f"{case.where}  expected {case.expected:g}, got {earned}: {_line(case.answer)}"))
 
 
 def show_changed(result: Changed, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""Runs a Python program in its own process, and returns what it prints, with limits of time and bytes."""
+"""Runs a Python program in its own process and returns its output, with limits on time and output size."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from select import select
 from tempfile import TemporaryFile
 
 PYTHON = os.path.realpath(sys.executable)
-MORE = 20_000  # bytes that it may print beyond what is asked for
+MORE = 20_000  # output bytes allowed beyond the expected output
 
 
 def printed(source: str, given: str, wanted: int, until: float) -> list[str]:
-    """The lines that a program prints, without the white space at their ends; none where it fails, prints too much or is not done by then.
+    """The lines that a program prints, without trailing white space; none where it fails, prints too much or runs past `until`.
 
-    The program comes by a file that is gone: neither its arguments nor a path show what is asked after it.
+    `given` is its stdin, `wanted` the number of expected characters. The source is read from an unnamed temporary file, so that the program
+    cannot find the test calls at its end in its arguments or under a path.
     """
     limit, output = MORE + 4 * wanted, b""
     with TemporaryFile() as file, TemporaryFile() as read:
@@ -30,7 +31,7 @@ def printed(source: str, given: str, wanted: int, until: float) -> list[str]:
             command, stdin=read, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=[file.fileno()], start_new_session=True
         )
         with process:
-            assert process.stdout is not None, "asked for as a pipe"
+            assert process.stdout is not None, "stdout is a pipe"
             while len(output) <= limit and select([process.stdout], [], [], max(until - time.monotonic(), 0))[0]:
                 piece = os.read(process.stdout.fileno(), 65536)
                 if not piece:
