@@ -16,14 +16,14 @@ from ikusei.types import Group
 
 @dataclass(frozen=True)
 class GSPO:
-    """Group Sequence Policy Optimization: the reward is of the whole response, so the ratio is clipped for the whole response too.
+    """Group Sequence Policy Optimization: the reward is for the whole response, so one ratio per response is clipped.
     arXiv:2507.18071
 
         s_i = exp(mean_t log(pi(t) / pi_old(t)))
         L   = -sum_i min(s_i A_i, clip(s_i, 1 - clip_low, 1 + clip_high) A_i) / total_responses            A as in GRPO
 
-    The mean over tokens keeps the ratio so close to 1 that the clips are a thousand times narrower than GRPO's. It differs from GRPO with
-    aggregate "sequence" only off-policy, where `updates_per_step` is above 1 or samples are stale: on-policy the gradients are equal.
+    The mean over tokens keeps the ratio close to 1, so the clip range is hundreds of times narrower than GRPO's. On-policy the gradient
+    equals that of GRPO with aggregate "sequence"; they differ off-policy, where `updates_per_step` is above 1 or samples are stale.
     Left out: GSPO-token, and a KL term.
     """
 
@@ -34,7 +34,7 @@ class GSPO:
     scale_rewards: Scale = "group"
 
     def __post_init__(self) -> None:
-        demand(self, min(self.clip_low, self.clip_high) >= 0, "clips 0 or more")
+        demand(self, min(self.clip_low, self.clip_high) >= 0, "clip_low and clip_high 0 or more")
 
     def keep(self, group: Group) -> bool:
         return len(group.responses) > 1 and (self.scale_rewards == "batch" or len(set(group.totals)) > 1)

@@ -1,4 +1,4 @@
-"""Writes a model as a folder in Hugging Face layout, and restores its weights from there bit-equal."""
+"""Saves a model as a folder in Hugging Face format, and loads its weights back, bit for bit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ikusei.samplers.local import end_tokens
 
 
 def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Writes what transformers, vLLM and lm-eval load without a flag; the configuration does not name Ikusei's attention."""
+    """Writes a folder that transformers, vLLM and lm-eval load without a flag: adapters are merged into the weights, and config.json
+    does not name Ikusei's attention implementation. The generation config lists every end-of-sequence token."""
     logging.disable_progress_bar()
     model = merged(model)
     model.save_pretrained(folder)
@@ -32,7 +33,7 @@ def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
 
 
 def restore_weights(model: PreTrainedModel, folder: Path) -> None:
-    """Loads the weights that `save_pretrained` wrote, bit-equal, and a reward model's `reward_bias`."""
+    """Copies the weights that `save_pretrained` wrote into `model`, bit for bit, and a reward model's `reward_bias`."""
     saved = type(model).from_pretrained(folder, dtype=torch.float32)
     with torch.no_grad():
         for mine, theirs in zip(model.parameters(), saved.parameters(), strict=True):

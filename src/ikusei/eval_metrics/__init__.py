@@ -1,6 +1,6 @@
 """The figures of an evaluation. A figure is one record (`Figure`): its name, how it is computed, and how pages and lines show it.
 
-    figure.py       the record, and how a list of figures is computed and looked up
+    metric.py       the record, and how a list of figures is computed and looked up
     answers.py      figures of sampled answers that rewards have scored: pass@k, maj@k, greedy, reward, ...
     rows.py         figures of held-out rows of data: bits per byte, accuracy of a reward model, log-prob gaps, ...
     choosing.py     choosing one of n answers, and how often that is right

@@ -1,13 +1,13 @@
 """Change detection for a run's metrics. A step's value is a mean over its responses, so successive steps differ by sampling noise.
 
-    noise     s = median of |x_t - x_{t-1}| / 0.954          noise of one step; robust against a trend and a few jumps
-                  and no less than half of sqrt(mean of (x_t - x_{t-1})^2 / 2), where most steps are the same and the median is 0
-    window    W = a third of the steps so far, WINDOW[0] to WINDOW[1]
-    moved     |mean of the last W - mean of W before| > Z s sqrt(2 / W)        the W before: the first ones, or the best there were
+    noise     s = median of |x_t - x_{t-1}| / 0.954          standard deviation of one step; robust to a trend and a few jumps
+                  at least sqrt(mean of (x_t - x_{t-1})^2 / 2) / 2, since the median is 0 where most steps are equal
+    window    W = a third of the number of steps, clipped to WINDOW
+    change    |mean of the last W - mean of W earlier ones| > Z s sqrt(2 / W)        earlier: the first W, or the W with the highest mean
     trend     Mann-Kendall: S = sum over i < j of sign(x_j - x_i), over its standard deviation under no trend
 
-The test is repeated at every step, the best window is the best of many, and the noise is poorly estimated after few steps n: the threshold
-is therefore Z = 4 (1 + 3 / n) standard errors, not 2.
+The threshold is Z = 4 (1 + 3 / n) standard errors after n steps, not 2, since the test is repeated at every step, the highest window is a
+maximum over many, and few steps give a poor estimate of the noise.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from statistics import median
 
 WINDOW = (4, 12)
 Z = 4.0
-MEDIAN = 0.954  # of |x - y| for normal x and y: 0.6745 sqrt(2)
-LAST = 512  # values, among which the noise and the beginning of a change are looked for
-MANY = 256  # values: the trend looks at every two of them
+MEDIAN = 0.954  # of |x - y| for independent standard normal x and y: 0.6745 sqrt(2)
+LAST = 512  # the last values, from which the noise and the onset of a change are estimated
+MANY = 256  # the most values that Mann-Kendall is given: it compares all pairs
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The values before and now, the standard error of the difference, and the position of the change."""
+    """The mean of the earlier window and of the last one, the standard error of their difference, and the onset of the change."""
 
     before: float
     now: float
     error: float
-    least: float  # standard errors from which on the change counts
-    since: int
+    least: float  # the threshold, in standard errors
+    since: int  # index of the first value after the change
 
     @property
     def by(self) -> float:
@@ -49,13 +49,13 @@ class Change:
 
 
 def change(values: Sequence[float]) -> Change | None:
-    """The last window against the first; None while they overlap."""
+    """The last window compared with the first; None while they overlap."""
     width = window(values)
     return None if len(values) < 2 * width else _change(values, 0, width)
 
 
 def fall(values: Sequence[float]) -> Change | None:
-    """The last window against the best one before it."""
+    """The last window compared with the earlier one that has the highest mean; None while none is earlier."""
     width = window(values)
     if len(values) < 2 * width:
         return None
@@ -65,7 +65,7 @@ def fall(values: Sequence[float]) -> Change | None:
 
 
 def kendall(values: Sequence[float]) -> float:
-    """Mann-Kendall's z of a trend; 0 of fewer than four values, or where all are equal. Of many, every so manieth is taken."""
+    """The z-score of the Mann-Kendall trend test; 0 for fewer than four values, or if all are equal. Long series are subsampled evenly."""
     values = values[:: -(-len(values) // MANY)] if len(values) > MANY else values
     n = len(values)
     signs = sum((later > value) - (later < value) for i, value in enumerate(values) for later in values[i + 1 :])
@@ -86,7 +86,7 @@ def _change(values: Sequence[float], at: int, width: int) -> Change:
 
 
 def _since(values: Sequence[float], start: int, before: float, now: float) -> int:
-    """The first position after which the mean of three never comes back to a quarter of the way; of the last values."""
+    """The onset: the first index, within the LAST values, from which on the mean of three stays over a quarter of the way to `now`."""
     left, start = len(values) - 1, max(start, len(values) - LAST)
     while left > start and (_mean(values[max(left - 2, 0) : left + 1]) - before) * (now - before) > (now - before) ** 2 / 4:
         left -= 1

@@ -1,4 +1,4 @@
-"""Parquet tables of a run folder: the responses of a step, the samples of an evaluation. pyarrow loads slowly, so it is imported on use."""
+"""Parquet tables in a run folder: a step's responses, an evaluation's samples. pyarrow is slow to import, so it is imported on use."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 IN_METADATA = b"ikusei.format"
 
-# Every type is named, so that a column that is empty in one step still has the type that it has in the others.
+# Types are explicit, so that a column that is all null in one step has the same type in every step.
 COLUMNS = {
     "step": "int64",
     "prompt_id": "string",
     "prompt": "string",
     "columns": "string",  # the row's other columns, as JSON
     "response": "string",
-    "total": "float64",  # null: a reward that counts failed
+    "total": "float64",  # the training reward; null if a reward that counts towards it failed
     "advantage": "float64",
     "kept": "bool",  # trained on
     "stop": "string",
     "num_tokens": "int64",
-    "logprob": "float64",  # the sum over the tokens that the policy wrote
+    "logprob": "float64",  # the sum over the sampled tokens (mask True)
     "version": "int64",
     "seed": "uint64",
 }
@@ -37,10 +37,10 @@ COLUMNS = {
 def responses_table(
     step: int, groups: Sequence[Group], kept: Sequence[bool] | None, advantages: Mapping[tuple[int, int], float]
 ) -> pa.Table:
-    """One row a response, in the order of asking, with two columns for each reward: its value and its status."""
+    """One row for each response, in the order of `groups`, with two more columns for each reward: its value and its status."""
     import pyarrow as pa
 
-    assert kept is None or len(kept) == len(groups), f"{len(groups)} groups, but {len(kept)} say whether they were kept"
+    assert kept is None or len(kept) == len(groups), f"{len(groups)} groups, but {len(kept)} entries in `kept`"
     rewards = sorted({name for group in groups for response in group.responses if response.score for name in response.score.parts})
     kinds = dict(COLUMNS)
     for name in rewards:
@@ -82,14 +82,14 @@ def written_logprob(response: Response) -> float | None:
 
 
 def samples_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """One row a sample; the columns are those that the rows have."""
+    """One row for each sample, with the columns of `rows`."""
     import pyarrow as pa
 
     return pa.Table.from_pylist([dict(row) for row in rows])
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """With the number of the format in the file's metadata."""
+    """Writes the file atomically, with the format version in its metadata."""
     import pyarrow.parquet as pq
 
     with whole_file(path) as unfinished:
@@ -97,7 +97,7 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows. Raises ValueError for a table that a newer version has written."""
+    """The rows. Raises ValueError if a newer version wrote the table."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)

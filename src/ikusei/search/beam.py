@@ -1,14 +1,14 @@
 """Beam search over steps of text, guided by scores of partial responses.   arXiv:2408.03314; DVTS: Hugging Face's search-and-learn
 
-    n candidates sample a step each ─► the guide scores them ─► the best 1 / width of each tree are kept ─► each gets `width` continuations
+    n candidates sample a step each ─► the guide scores them ─► the best 1 / width of each tree are kept ─► `width` continuations of each
 
-    beam     one tree of n: the best n / width of all
-    DVTS     n / width trees of `width`, each keeping its best one, for diversity: no single prefix replaces all others
+    beam     one tree of n candidates, which keeps its best n / width
+    DVTS     n / width trees of `width` candidates, each of which keeps its best one: more diverse, since no prefix can take over all trees
 
-    value = the last step's score, the smallest, or the product of all
+    value = the last step's score, the smallest, or the product of all (`aggregate`)
 
-Every finished response is a candidate in the final choice, also one that was not among the best of its step. The search ends when all kept
-candidates are finished. With width 1 all are kept, so it is best of n. Left out: lookahead before a step is scored.
+Every finished response is a candidate in the final choice, even one that was not kept at its step. The search ends when all kept candidates
+are finished. With width 1 all are kept, so it is best of n. Left out: lookahead before a step is scored.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from ikusei.search.method import Guide, MethodSpec, Result
 from ikusei.search.trees import Candidate, Tree, scored_step
 from ikusei.types import Prompt, Response, Score
 
-WIDTH = 4  # where only n is given, as in search-and-learn
+WIDTH = 4  # the default where only n is given, as in search-and-learn
 
 
 @dataclass(frozen=True)
 class Beam:
-    """A step ends with one of `stop`, or after `step_tokens`. `chooser` reads the values as the responses' totals."""
+    """A step ends at a string of `stop`, or after `step_tokens` tokens. `chooser` sees each response's value as its total reward."""
 
     n: int = 16
     width: int = 4
@@ -51,10 +51,10 @@ class Beam:
     def run(self, writer: Writer, prompts: Sequence[Prompt], guide: Guide | None = None) -> list[Result]:
         """Raises ValueError without a guide."""
         if guide is None:
-            raise ValueError("beam: no guide; it needs something that scores unfinished answers: a reward model, or a function")
-        num_trees = self.n // self.width if self.diverse else 1  # of each prompt
-        branches = self.n // num_trees  # continuations of each growing candidate: at first all of the tree, then `width`
-        num_best = branches // self.width  # candidates that stay in a tree
+            raise ValueError("beam: no guide; a reward model or a function that scores partial responses is needed")
+        num_trees = self.n // self.width if self.diverse else 1  # for each prompt
+        branches = self.n // num_trees  # continuations of each candidate: at the first step the size of the tree, then `width`
+        num_best = branches // self.width  # candidates kept in each tree
         trees = [Tree(p, [Candidate(Partial(prompt))], []) for p, prompt in enumerate(prompts) for _ in range(num_trees)]
         answers: list[list[Response]] = [[] for _ in prompts]
         num_tokens = [0] * len(prompts)
@@ -71,10 +71,10 @@ class Beam:
         return [Result(choose(self.chooser, row), tuple(row), spent) for row, spent in zip(answers, num_tokens, strict=True)]
 
     def _value(self, candidate: Candidate) -> float:
-        """Raises ValueError for a product with scores below 0, which has no meaning."""
+        """The value by `aggregate`. Raises ValueError for a product of scores below 0, which is meaningless."""
         scores = candidate.scores
         if self.aggregate == "prod" and -math.inf < min(scores) < 0:
-            raise ValueError(f"a step's score of {min(scores):.3g}; allowed for a product: 0 or more; put a sigmoid over the guide")
+            raise ValueError(f"a step's score of {min(scores):.3g}; allowed for a product: 0 or more; apply a sigmoid to the guide")
         return -math.inf if -math.inf in scores else {"last": scores[-1], "min": min(scores), "prod": math.prod(scores)}[self.aggregate]
 
     def _answer(self, candidate: Candidate) -> Response:
@@ -84,11 +84,11 @@ class Beam:
 
 METHODS = (
     MethodSpec(
-        "beam", "N candidates, a quarter of which are kept after each step", make=lambda n, step: Beam(n, min(n, WIDTH), False, (step,)),
+        "beam", "N candidates, the best quarter kept after each step", make=lambda n, step: Beam(n, min(n, WIDTH), False, (step,)),
         needs=("guide", "steps"), least=WIDTH,
     ),
     MethodSpec(
-        "dvts", "beam search in trees of four, each keeping its best", make=lambda n, step: Beam(n, min(n, WIDTH), True, (step,)),
+        "dvts", "beam search in N/4 separate trees of 4, each keeping its best", make=lambda n, step: Beam(n, min(n, WIDTH), True, (step,)),
         needs=("guide", "steps"), least=2 * WIDTH,
     ),
 )  # fmt: skip

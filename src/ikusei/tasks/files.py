@@ -1,11 +1,11 @@
-"""The user's own data: a jsonl, json, csv or parquet file with one example a row, or a txt or md file, which is one text.
+"""The user's own data: a jsonl, json, csv or parquet file with one example per row, or a txt or md file, which is one text.
 
-The meaning of columns is in `columns.py`; `columns` renames them: {prompt: question} reads the file's column `question` as `prompt`. All
-rows are read before training starts, and the first ten problems are reported at once, each with file, line and fix. `max_bad_rows` allows
-so many bad rows to be left out; they are written to `<file>.rejects.jsonl` beside the file. Rows with the same prompt are all in train or
-all in test.
+`columns.py` says what each column means; `columns` renames them: {prompt: question} reads the file's column `question` as `prompt`. All
+rows are read before training starts, and the first ten different problems are reported together, each with file, line and fix. Up to
+`max_bad_rows` bad rows are skipped; they are written to `<file>.rejects.jsonl` beside the file. Rows with the same prompt are all in
+train or all in test.
 
-Left out: folders and hub ids.
+Left out: folders, and data set ids of the Hugging Face Hub.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from ikusei.types import Example, Split, content_id
 
 MAX_PROBLEMS = 10
 
-Row = tuple[str, Any]  # where it stands, and the row itself
-Stamp = tuple[int, int]
+Row = tuple[str, Any]  # its place in the file, and its content
+Stamp = tuple[int, int]  # modification time in ns, size in bytes
 Columns = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Files:
-    """The rows of `path`. `test_share` of them are held out, by the hash of the prompt, at least one where there are two different ones;
-    or `test_path` holds the test rows. Raw texts longer than `pieces` characters are cut at line ends, each piece a row of its own."""
+    """The rows of `path`. The test split is a share `test_share` of the prompts, by hash, at least one if there are two; or the rows of
+    `test_path`. Raw texts longer than `pieces` characters are split at line breaks, each piece a row of its own."""
 
     path: Path
     columns: Mapping[str, str] = field(default_factory=dict)
     test_share: float = 0.1
     test_path: Path | None = None
-    pieces: int = 0  # 0: texts stay whole
+    pieces: int = 0  # 0: texts are not split
     max_bad_rows: int = 0
 
     rewards: ClassVar[tuple[str, ...]] = ()
@@ -53,7 +53,7 @@ class Files:
 
     @property
     def shape(self) -> str:
-        """The shape that the rows were read as, and how many were left out: for a person to confirm."""
+        """The row format that was detected, and how many rows were skipped, for the user to confirm."""
         return self._read().description
 
     def num_rows(self, split: Split) -> int:
@@ -73,7 +73,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The examples of one file, and the shape that its rows were read as."""
+    """The examples of one file, and its row format in words."""
 
     examples: tuple[Example, ...]
     description: str
@@ -81,7 +81,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Splits:
-    """The examples of both splits, and the shape that their rows were read as."""
+    """The examples of both splits, and their row format in words."""
 
     rows: Mapping[Split, tuple[Example, ...]]
     description: str
@@ -89,7 +89,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class Bad:
-    """A row that cannot be used: where it stands, what is wrong, and the row itself."""
+    """A row that cannot be used: its place in the file, what is wrong, and its content."""
 
     where: str
     problem: str
@@ -100,7 +100,7 @@ class Bad:
 def _splits(
     paths: tuple[Path, ...], stamps: tuple[Stamp, ...], columns: Columns, test_share: float, pieces: int, max_bad_rows: int
 ) -> Splits:
-    """Both splits. `stamps` is part of the key, so that a changed file is read again."""
+    """Both splits. `stamps` is in the cache key, so that a changed file is read again."""
     loaded = [_load(path, dict(columns), pieces, max_bad_rows) for path in paths]
     if len(loaded) == 1:
         return Splits(_divide(loaded[0].examples, test_share), loaded[0].description)
@@ -109,13 +109,13 @@ def _splits(
     if shared:
         number = next(number for number, example in enumerate(test, start=1) if _prompt_id(example) in shared)
         raise ValueError(
-            f"{paths[1]}: {len(shared)} of its prompts are in {paths[0]} too, the first in example {number}; take them out of one"
+            f"{paths[1]}: {len(shared)} of its prompts are in {paths[0]} too, the first in example {number}; remove them from one file"
         )
-    return Splits({"train": train, "test": test}, " and, for the test, ".join(dict.fromkeys(each.description for each in loaded)))
+    return Splits({"train": train, "test": test}, "; test rows: ".join(dict.fromkeys(each.description for each in loaded)))
 
 
 def _divide(examples: tuple[Example, ...], test_share: float) -> dict[Split, tuple[Example, ...]]:
-    """Splits by the hash of the prompt: at least one prompt in each split where there are two, and no prompt in both."""
+    """Splits by the hash of the prompt: no prompt is in both splits, and of two prompts or more at least one is in each."""
     prompts = sorted({_prompt_id(example) for example in examples})
     num_test = sum(int(digest, 16) < test_share * 16**16 for digest in prompts)
     num_test = min(max(num_test, 1), len(prompts) - 1) if test_share else 0
@@ -148,7 +148,7 @@ def _load(path: Path, columns: dict[str, str], pieces: int, max_bad_rows: int) -
 
 
 def _sorted_out(rows: Sequence[Row], readings: Sequence[Reading | Bad], usual: Shape | None) -> tuple[list[Example], list[Bad]]:
-    """The examples of the usual shape, and the rows that could not be read or have another shape."""
+    """The examples in the most common format, and the bad rows: unreadable, or in another format."""
     good, bad = list[Example](), list[Bad]()
     for (where, row), reading in zip(rows, readings, strict=True):
         if isinstance(reading, Bad):
@@ -161,7 +161,7 @@ def _sorted_out(rows: Sequence[Row], readings: Sequence[Reading | Bad], usual: S
 
 
 def _problems(path: Path, bad: Sequence[Bad], max_bad_rows: int) -> list[str]:
-    """A line for each of the first ten different problems, at the first row that has it."""
+    """One line for each of the first ten different problems, with the first row that has it."""
     times = Counter(each.problem for each in bad)  # in the order of their first rows
     first = {problem: next(each.where for each in bad if each.problem == problem) for problem in list(times)[:MAX_PROBLEMS]}
     lines = [f"{where}: {problem}{_also(times[problem])}" for problem, where in first.items()]
@@ -176,13 +176,13 @@ def _reading(where: str, row: Any, columns: Mapping[str, str]) -> Reading | Bad:
 
 
 def _rejected(path: Path, bad: Sequence[Bad]) -> str:
-    """Writes the rows that are left out beside the file, and says so."""
+    """Writes the skipped rows beside the file; returns their number and where they are, as text."""
     rejects = path.with_name(f"{path.name}.rejects.jsonl")
     rows = [{"where": each.where, "problem": each.problem, "row": None if isinstance(each.row, Fault) else each.row} for each in bad]
     try:
         rejects.write_text("".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows), encoding="utf-8")
     except OSError as fault:
-        raise ValueError(f"{rejects}: cannot be written ({fault.strerror}); make the folder writable, or mend the rows") from fault
+        raise ValueError(f"{rejects}: cannot be written ({fault.strerror}); make the folder writable, or fix the rows") from fault
     return f"{len(bad)} bad row{'s' * (len(bad) > 1)} left out (see {rejects.name})"
 
 
@@ -191,7 +191,7 @@ def _also(times: int) -> str:
 
 
 def _cut(example: Example, pieces: int) -> Iterator[Example]:
-    """Raw text in pieces of at most so many characters, cut after the last line end that fits, else where it must be."""
+    """Splits raw text into pieces of at most `pieces` characters, after the last line break that fits, else inside a line."""
     text = example.responses[0] if pieces else ""
     if not isinstance(text, str) or len(text) <= pieces:
         yield example
@@ -211,11 +211,11 @@ def _stamp(path: Path) -> Stamp:
         near = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob("*")], n=1)
         raise ValueError(f"{path}: no such file; a file of {', '.join(READERS)} is needed" + (f"; did you mean {near[0]}?" if near else ""))
     if path.suffix.lower() not in READERS:
-        raise ValueError(f"{path}: ends with {path.suffix!r}; allowed: {', '.join(READERS)}; convert it, or name it by what it holds")
+        raise ValueError(f"{path}: ends with {path.suffix!r}; allowed: {', '.join(READERS)}; convert it, or rename it to match its content")
     return path.stat().st_mtime_ns, path.stat().st_size
 
 
-# Readers give the place of each row, and the row or, where it cannot be read, a Fault, so that the rows after it are still looked at.
+# A reader yields each row with its place in the file; for one that cannot be parsed a `Fault`, so that the rows after it are still checked.
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def _read_json(path: Path) -> Iterator[Row]:
     try:
         rows = json.loads(_text(path))
     except json.JSONDecodeError as fault:
-        yield f"{path}:{fault.lineno}:{fault.colno}", Fault(f"broken JSON: {fault.msg}; for one row a line, name it .jsonl")
+        yield f"{path}:{fault.lineno}:{fault.colno}", Fault(f"broken JSON: {fault.msg}; if it has one row per line, name it .jsonl")
         return
     if not isinstance(rows, list):
         raise ValueError(f"{path}: holds {kind_of(rows)}; a list of rows is needed: [{{...}}, {{...}}]")
@@ -254,7 +254,7 @@ def _read_json(path: Path) -> Iterator[Row]:
 def _read_csv(path: Path) -> Iterator[Row]:
     lines = csv.reader(_text(path).splitlines(keepends=True), strict=True)
     names: list[str] = []
-    line = 1  # on which the row begins: a quoted cell may hold line breaks
+    line = 1  # where the row begins: a quoted cell may contain line breaks
     try:
         for cells in lines:
             if not names:
@@ -262,10 +262,10 @@ def _read_csv(path: Path) -> Iterator[Row]:
             elif len(cells) == len(names):
                 yield f"{path}:{line}", dict(zip(names, cells, strict=True))
             elif cells:
-                yield f"{path}:{line}", Fault(f"{len(cells)} cells, the first line names {len(names)}; quote cells that hold commas")
+                yield f"{path}:{line}", Fault(f"{len(cells)} cells, the first line names {len(names)}; quote cells that contain commas")
             line = lines.line_num + 1
     except csv.Error as fault:
-        yield f"{path}:{line}", Fault(f"broken csv: {fault}; quote cells that hold quotes, commas or line breaks")
+        yield f"{path}:{line}", Fault(f"broken csv: {fault}; quote cells that contain quotes, commas or line breaks")
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -275,7 +275,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     try:
         rows = pyarrow.parquet.read_table(path).to_pylist()
     except pyarrow.ArrowInvalid as fault:
-        raise ValueError(f"{path}: not a readable parquet file: {fault}; write it again, or name it by what it holds") from fault
+        raise ValueError(f"{path}: not a readable parquet file: {fault}; write it again, or rename it to match its content") from fault
     yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, start=1))
 
 
