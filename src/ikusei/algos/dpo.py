@@ -22,8 +22,8 @@ class DPO:
     Each switch adds to this:
         label_smoothing e    -(1 - e) log sigmoid(margin) - e log sigmoid(-margin): cDPO, for a share e of wrong labels
         per_token            d(y) / |y|: length-normalised DPO (Tulu 3, arXiv:2411.15124); beta must be about |y| times larger, say 5
-        nll_coef a           + a (-log pi(chosen) / |chosen|): DPO + NLL (arXiv:2404.19733, with a = 1), which keeps the chosen response
-        likely length_coef a        margin + a (|chosen| - |rejected|): R-DPO (arXiv:2403.19159), against length bias
+        nll_coef a           + a (-log pi(chosen) / |chosen|): DPO + NLL (arXiv:2404.19733, with a = 1): keeps chosen responses likely
+        length_coef a        margin + a (|chosen| - |rejected|): R-DPO (arXiv:2403.19159), against length bias
 
     A ranking contributes all its pairs. Left out: LD-DPO and WPO.
     """

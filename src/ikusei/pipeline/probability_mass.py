@@ -11,7 +11,7 @@ Two unbiased estimates, since neither serves everywhere:
                     numbers for each length, since an untrained model puts nearly all of the mass on the few shortest. Shown as log10,
                     with its standard error. A trained model puts nearly all of the mass on a few members; there use samples.
 
-A model is a folder, a run, a hub id or seedling. Precompute its name may stand:
+A model is a folder, a run, a hub id or seedling. Before its name may stand:
     fresh:MODEL     the same configuration with random weights: where pretraining begins
     text:MODEL      prompted in raw text (`form`) instead of by the chat template: for a model that has seen no conversations
 
