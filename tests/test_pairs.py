@@ -158,7 +158,7 @@ def test_advice_asks_for_intervals_that_say_so() -> None:
     assert (
         told is not None
         and "the log-prob gap of the chosen answers to the model's own samples is 1.4 nats per token" in told
-        and "earns more" not in told
+        and "higher reward" not in told
     )
     told = advice(unsure | {"outdone": Interval(0.6, 0.51, 0.69)})
     assert told is not None and told.startswith("for 60% of the prompts its own sample has a higher reward")
