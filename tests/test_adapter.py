@@ -21,7 +21,10 @@ from ikusei.models.load import load_model
 from ikusei.preflight.check import check_file
 from ikusei.protocols import LossFunction
 from ikusei.recipe.build import build
+from ikusei.recipe.reader import parse
 from ikusei.recipe.schema import read_recipe
+from ikusei.recipe.stage_checks import weights_are_rounded_once
+from ikusei.recipe.stages import read_stages
 from ikusei.types import Prompt, Sampling
 from laws import worlds
 
@@ -172,10 +175,13 @@ def test_a_reference_that_follows_adapters(tmp_path: Path) -> None:
     assert torch.equal(logps(reference), begun)
     reference.sync(1.0)
     assert torch.equal(logps(reference), logps(policy))
+    followed = logps(reference)
+    learned(policy)  # what is saved is the reference's, and not what the policy has become
+    assert not torch.equal(logps(policy), followed)
     reference.save(tmp_path / "reference")
     other = in_four_bits(tmp_path / "model", "qwen3").reference(syncable=True)
     other.load(tmp_path / "reference")
-    assert torch.equal(logps(other), logps(reference))
+    assert torch.equal(logps(other), followed) and torch.equal(logps(reference), followed)
     (tmp_path / "pairs.jsonl").write_text("".join(f'{{"prompt": "{n}", "chosen": "a{n}", "rejected": "b"}}\n' for n in range(4)))
     recipe = "task: {name: files, path: pairs.jsonl}\nalgorithm: dpo\npolicy: {lora: {rank: 2}}\n"
     (tmp_path / "recipe.yaml").write_text(recipe + "train: {reference: {every: 2, mix: 0.6}}\n")
@@ -194,6 +200,12 @@ def test_four_bits_are_not_rounded_twice(tmp_path: Path) -> None:
     (tmp_path / "road.yaml").write_text(road + stage.format(name="a") + stage.format(name="b"))
     with pytest.raises(ValueError, match=r"stage b: policy.lora.bits: the stage that it begins from has adapters beside 4 bits too"):
         check_file(tmp_path / "road.yaml")
+    whole = stage.format(name="a").replace("}}\n", "}, policy: {lora: {rank: 2}}}\n")  # what this leaves has not been rounded
+    (tmp_path / "once.yaml").write_text(road + whole + stage.format(name="b"))
+    stages = read_stages(parse(tmp_path / "once.yaml"))
+    assert [each.recipe().policy.lora == Lora(rank=2, bits=bits) for each, bits in zip(stages, (None, 4), strict=True)] == [True, True]
+    for each in stages:
+        weights_are_rounded_once(each, each.recipe(), stages)
 
 
 @pytest.mark.parametrize("settings", [ADAPTED, None], ids=["adapters", "whole"])

@@ -168,6 +168,13 @@ def test_answers_whose_reward_failed_are_left_out() -> None:
     assert compare(one, other).gains[1].value == 1.0 and share_right(made) == {"a": 1.0}
 
 
+def test_samples_of_older_versions_all_count() -> None:
+    """They have no total: whether an answer is right is all that was stored."""
+    rows = [{"prompt_id": "a", "prompt": "a?", "correct": yes, "num_tokens": n} for n, yes in ((3, True), (8, False), (4, False))]
+    found = together("one", [evaluation("after", 1, {}, rows)], {})
+    assert found.right == {"a": (True, False, False)} and found.tokens == {"a": 5}
+
+
 def test_other_judges_are_not_compared_and_unknown_ones_are_trusted() -> None:
     exact, format = [{"path": "exact"}], [{"path": "think_format"}]
     assert differing({"the judges": exact}, {"the judges": format}) == "the judges differ"

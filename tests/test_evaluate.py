@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -19,15 +19,17 @@ from ikusei.eval_metrics.choosing import answered
 from ikusei.eval_metrics.metric import measure
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
+from ikusei.intervals import mean_interval
 from ikusei.loops.evaluate import EvalResult, EvalSettings, evaluate
 from ikusei.loops.few_shot import seen_answers
+from ikusei.loops.steps import RewardsFailed
 from ikusei.report.eval_charts import curves_of, fifths, pictures
 from ikusei.run.read import evaluation
 from ikusei.samplers.load import load_sampler
 from ikusei.samplers.local import LocalSampler
 from ikusei.tasks.arithmetic import Arithmetic
 from ikusei.text.chat import render
-from ikusei.types import Example, Group, Prompt, Response, Sampling, Split
+from ikusei.types import Example, Group, Prompt, Response, RewardResult, Sampling, Split
 
 SAMPLES = 5
 REWARDS = """
@@ -64,6 +66,27 @@ def answered_rightly(seen: tuple[str, ...], *gold: str | None) -> Answers:
     prompts = [Prompt(f"p{i}", (1,), "asked", each) for i, each in enumerate(columns)]
     groups = [Group(prompt, (Response((1,), (True,), "said"),) * 4) for prompt in prompts]
     return Answers(groups, [[1.0] * 4 for _ in groups], [], bool, [], [], seen)
+
+
+@pytest.mark.parametrize("failed", [1, 2])
+def test_an_evaluation_ends_where_most_greedy_answers_cannot_be_scored(sampler: LocalSampler, failed: int) -> None:
+    """Three sums with two samples each, all scored; of the greedy answers the last one or two are not, and the first is right."""
+    prompts = [render(sampler.tokenizer, Arithmetic().row("test", index)) for index in range(3)]
+
+    def judge(groups: Sequence[Group]) -> list[list[dict[str, RewardResult]]]:
+        bad = {prompt.id for prompt in prompts[3 - failed :]}
+        lost = [group.prompt.id in bad and len(group.responses) == 1 for group in groups]
+        said = [RewardResult(None, "error", 0.0, "unread") if no else RewardResult(1.0, "ok") for no in lost]
+        return [[{"it": each}] * len(group.responses) for group, each in zip(groups, said, strict=True)]
+
+    with RewardWorkers([RewardSpec("it", "exact")], in_process={"it": judge}) as workers:
+        made = lambda greedy: evaluate(sampler, prompts, workers, EvalSettings(3, 2, greedy=greedy), Sampling(max_tokens=4), 1)  # noqa: E731
+        assert made(False).results["failed"] == 0.0
+        if failed == 1:
+            assert made(True).results["greedy"] == mean_interval([1.0, 1.0])
+        else:
+            with pytest.raises(RewardsFailed, match=r"2 of 3 responses \(67%"):
+                made(True)
 
 
 @pytest.fixture(scope="module")

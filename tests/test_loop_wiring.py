@@ -20,7 +20,7 @@ from ikusei.forest import plant
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
 from ikusei.loops.data import Rows
-from ikusei.loops.metrics import describe, effective_share
+from ikusei.loops.metrics import describe, effective_share, gold_of
 from ikusei.loops.online import Online, OnlineSettings
 from ikusei.loops.precompute import Precompute
 from ikusei.loops.steps import ReferenceSync, RewardsFailed, Step, StopRequest
@@ -227,6 +227,14 @@ def written(text: str, length: int, total: float | None, gold: float | None, sto
     }
     ids = tuple(tokens) or tuple(range(length))
     return Response(ids, (True,) * length, text, None, stop, score=Score(total, parts))
+
+
+def test_the_gold_of_an_answer_is_known_where_every_gold_reward_is() -> None:
+    parts = {"a": RewardResult(1.0, "ok"), "b": RewardResult(0.5, "ok"), "c": RewardResult(None, "error")}
+    answer = Response((1,), (True,), "x", score=Score(0.2, parts))
+    assert gold_of(answer, ["a", "b"]) == 0.75 and gold_of(answer, ["b"]) == 0.5
+    assert gold_of(answer, ["a", "c"]) is None and gold_of(answer, ["c"]) is None and gold_of(answer, []) is None
+    assert gold_of(replace(answer, score=None), ["a"]) is None
 
 
 def test_a_step_in_numbers() -> None:

@@ -20,6 +20,7 @@ from ikusei.backends.local import LocalPolicy
 from ikusei.forest import Forest, Outputs, plant
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.workers import RewardWorkers
+from ikusei.intervals import mean_interval
 from ikusei.loops.collect import Collect, CollectSettings, row_of
 from ikusei.loops.data import Rows
 from ikusei.loops.few_shot import examples
@@ -125,7 +126,9 @@ def test_bits_per_byte_of_a_uniform_model() -> None:
     part = Group(Prompt("part", (1,), ""), (Response((5, 5), (True, False), "user: hello"),))
     found = on_texts(before(Says(-math.log(words))), [*rows, part])["bits_per_byte"]
     assert found.value == pytest.approx(math.log2(words) * 7 / 11, rel=1e-5)
-    assert found.low < found.value < found.high
+    # 4 tokens of 9 bytes are 19/11 fewer than by the ratio, 3 of 2 as many more; over the mean of 5 1/2 bytes
+    around = mean_interval([math.log2(words) * (7 / 11 + sign * 19 / 11 / 5.5) for sign in (-1, 1)])
+    assert (found.low, found.high) == pytest.approx((around.low, around.high), rel=1e-5)
     assert on_texts(before(Says()), [part]) == {"bits_per_byte": None}
 
 
@@ -295,6 +298,14 @@ def test_replay_adds_its_weight_times_its_mean(talker: LocalPolicy) -> None:
     worlds.assert_close(mixed, worlds.weights(policy), 1e-5)
 
 
+def test_each_step_replays_rows_of_its_own(talker: LocalPolicy) -> None:
+    """Two of five texts in each step: every one of them once before any comes again."""
+    old = Rows(Fixed(tuple(Example(None, ("abcde"[:n],)) for n in (1, 2, 3, 4, 5))), talker.tokenizer, 0)
+    replay = Replay(old, ReplaySettings(examples=2))
+    said = [int(length) for step in range(3) for forest, _ in replay.pieces(step) for length in forest.length_R.tolist()]
+    assert len(said) == 6 and sorted(said[:5]) == [2, 3, 4, 5, 6], "letters, and the end"
+
+
 def test_replay_beside_sampling(talker: LocalPolicy, calm: RewardSpec) -> None:
     """PPO-ptx: every update of a step adds the same rows."""
     from ikusei.algos.ppo import PPO
@@ -334,6 +345,8 @@ def test_examples_by_chat_template_and_by_form(talker: LocalPolicy) -> None:
     assert asked_with_shots(rows, 2, shots=2) == [first, second]
     (zero,) = asked_with_shots(rows, 1, shots=0, form="Q: {prompt}\nA:")
     assert zero.text == f"Q: {plain.text}\nA:"
+    begin = str(talker.tokenizer.bos_token or "")  # in raw text, though there is a chat template
+    assert [str(talker.tokenizer.decode(list(each.tokens))).removeprefix(begin) for each in (formed, zero)] == [formed.text, zero.text]
 
 
 def test_the_question_itself_is_never_an_example(talker: LocalPolicy) -> None:

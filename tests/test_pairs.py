@@ -146,7 +146,7 @@ def test_data_from_elsewhere_is_told(parrot: LocalPolicy, tmp_path: Path) -> Non
     told = advice(away)
     assert told is not None
     assert "come from elsewhere" in told
-    assert "for 100% of the prompts its own sample has a higher reward" in told
+    assert "100% of the prompts its own sample has a higher reward" in told
     assert preference_gap(parrot, [replace(own[0], tiers=None)], Sampling(max_tokens=8), 0, 1 << 20, None) == {}
 
 
@@ -155,11 +155,7 @@ def test_advice_asks_for_intervals_that_say_so() -> None:
     unsure = {"gap/chosen": Interval(1.4, 0.8, 2.0), "outdone": Interval(0.6, 0.4, 0.8)}
     assert advice(unsure) is None
     told = advice(unsure | {"gap/chosen": Interval(1.4, 1.1, 1.7)})
-    assert (
-        told is not None
-        and "the log-prob gap of the chosen answers to the model's own samples is 1.4 nats per token" in told
-        and "higher reward" not in told
-    )
+    assert told is not None and "1.4 nats per token" in told and "higher reward" not in told
     told = advice(unsure | {"outdone": Interval(0.6, 0.51, 0.69)})
     assert told is not None and told.startswith("for 60% of the prompts its own sample has a higher reward")
 

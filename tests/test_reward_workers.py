@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -297,6 +299,19 @@ def test_a_call_is_stopped_at_its_limit_and_not_long_after(folder: Path) -> None
         took = time.monotonic() - start
     assert (part.status, part.seconds) == ("timeout", 2.0) and part.note == "sleepy: the call took more than 2 s and was stopped"
     assert 2 <= took < 3.6
+
+
+def test_a_process_that_ended_between_two_calls_costs_no_response(tmp_path: Path) -> None:
+    """Killed while nothing is asked of it, as a system does that wants its memory."""
+    (tmp_path / "own.py").write_text("import os\n\n\ndef number(prompt, response):\n    return os.getpid()\n")
+    with RewardWorkers([RewardSpec("own", f"{tmp_path}/own.py:number")]) as workers:
+        (before,) = totals(workers.score([group("a")])[0])
+        assert before is not None
+        os.kill(int(before), signal.SIGKILL)
+        _ = os.waitid(os.P_PID, int(before), os.WEXITED | os.WNOWAIT)
+        (scored,) = workers.score([group("b", "c")])
+    assert [each.status for each in parts(scored, "own")] == ["ok", "ok"]
+    assert len({before, *totals(scored)}) == 2, "both by the process that took its place"
 
 
 def test_submitting_does_not_wait_and_closing_ends_a_call(folder: Path) -> None:

@@ -230,6 +230,17 @@ def test_a_thought_is_truncated_at_the_budget_and_extended_by_a_word(writer: Wri
     assert all("Wait" not in each.chosen.text for each in Budget(5, extensions=2).run(writer, sums)), "beyond the budget"
 
 
+def test_given_text_leaves_room_for_a_token_or_is_not_given(writer: Writer, prompts: list[Prompt]) -> None:
+    """Where it would take the last token of the room the answer ends as it was."""
+    begun = Partial(prompts[0], Response((5, 6), (True, True), "", (-1.0, -2.0)))
+    size = len(writer.insert(begun, "Wait, 12").response.tokens)
+    assert size > 4
+    for room, tokens, stop in ((size, 2, "length"), (size + 1, size, None)):
+        found = replace(writer, sampling=Sampling(max_tokens=room)).insert(begun, "Wait, 12").response
+        assert (len(found.tokens), found.stop) == (tokens, stop)
+        assert found.mask == (True, True, *(False,) * (tokens - 2)) and found.logprobs == (-1.0, -2.0, *(0.0,) * (tokens - 2))
+
+
 def test_no_room_is_told_and_never_overrun(writer: Writer, prompts: list[Prompt]) -> None:
     model = load_model("seedling")
     model.config.max_position_embeddings = len(prompts[0].tokens) + 12

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ikusei.guard.monitors import MONITORS
+from ikusei.guard.monitors import MONITORS, History
 from ikusei.guard.outcomes import RewardSpec
 from ikusei.guard.trend import change, fall, kendall
 from ikusei.guard.watch import Alarm, Watch, WatchSettings, samples
@@ -150,6 +150,17 @@ def test_what_has_learned_may_be_long_sure_and_alike() -> None:
     """Lengths, copies and entropy move where the gold rises too: that is no alarm."""
     learned = {**RISING, "rewards/exact/mean": up(0.3, 0.9), "entropy": up(0.6, 0.02), "completions/mean_length": up(40, 90)}
     assert watched({**learned, "completions/duplicates": up(0.02, 0.9)}).alarms == []
+
+
+@pytest.mark.parametrize(("gain", "better"), [(-0.5, False), (0.0, False), (0.12, False), (0.25, True), (0.9, True)])
+def test_a_run_may_have_learned_from_two_standard_errors_on(gain: float, better: bool) -> None:
+    """A reward goes up and down by 0.1, so a difference of two means of four has the error 0.074, and of 12 steps five of it are sure."""
+    history = History((TRAINED,))
+    for t in range(12):
+        history.add(t + 1, {"reward": 0.4 + 0.1 * (t % 2) + gain * (t >= 8)})
+    found = change(history.line("reward")[1])
+    assert found is not None and found.error == pytest.approx(0.1 / 0.954 * math.sqrt(2 / 4)) and found.rose == (gain == 0.9)
+    assert history.better is better
 
 
 def test_chance_alone_raises_hardly_an_alarm() -> None:

@@ -77,9 +77,9 @@ def test_answers_that_outgrow_their_columns(name: str) -> None:
     assert far.max() < 1e-3
 
 
-@pytest.mark.parametrize("name", ["qwen3", "llama"])
+@pytest.mark.parametrize("name", ["qwen3", "llama", "mistral window", "gemma2 window caps"])
 def test_prompts_that_are_looked_at_where_they_are(name: str) -> None:
-    """Long ones are kept once for all of their answers; a short one between them is copied."""
+    """Long ones are kept once for all of their answers; a short one between them is copied, and each where layers see a window alone."""
     policy = LocalPolicy(worlds.make_model(name, more={"max_position_embeddings": 320}), worlds.IDS)
     step(policy)
     chance = random.Random(5)

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -14,13 +15,16 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from ikusei.intervals import Interval
+from ikusei.loops.steps import StopRequest
 from ikusei.pipeline.gold_watch import GoldWatch
 from ikusei.pipeline.outcome import tell
 from ikusei.recipe.build import build
 from ikusei.recipe.reader import RecipeError
 from ikusei.recipe.schema import read_recipe
+from ikusei.run.display import Display
 from ikusei.run.files import read_json, read_lines
 from ikusei.run.folder import Run, checkpoints
+from ikusei.run.read import read_evaluation
 
 CHEATED = """
 model: model
@@ -101,6 +105,19 @@ def test_of_equal_golds_the_first_is_the_best(world: Path, tmp_path: Path) -> No
             run.write_eval("gold", step, {"reward": Interval(gold, 0.0, 1.0)}, [])
     watch = GoldWatch(recipe, build(recipe), run)
     assert watch.golds == ["gold"] and watch.best == 6
+
+
+def test_the_gold_is_measured_with_samples_of_its_own(world: Path, tmp_path: Path) -> None:
+    """Three for each of four prompts, where the evaluation takes two and the greedy answer."""
+    recipe = read_recipe(world / "cheated.yaml", ["watch.gold_samples=3"])
+    run, parts = Run.create(tmp_path, "golds", "", {}, {}), build(recipe)
+    shown = Display(30, "", Console(file=io.StringIO()))
+    with parts.workers() as workers:
+        assert GoldWatch(recipe, parts, run).measure(3, workers, shown, StopRequest())
+    measured = read_evaluation(run.path / "eval" / "gold@3")
+    assert (measured.results["num_prompts"], measured.results["num_samples"]) == (4, 3)
+    assert (len(measured.samples), measured.greedy) == (12, [])
+    assert measured.results["reward"]["value"] == pytest.approx(fmean(row["total"] for row in measured.samples))
 
 
 def test_stopping_needs_a_gold_to_measure(world: Path) -> None:
