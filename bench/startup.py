@@ -30,7 +30,7 @@ app(["train", "--help"], result_action="return_value")
 """
 MAIN = """
 import importlib, sys
-cli = importlib.import_module("ikusei.cli.main")
+cli = importlib.import_module("ikusei.cli")
 main = cli.main if callable(getattr(cli, "main", None)) else importlib.import_module("ikusei.cli.main").main
 """
 HELP = MAIN + 'main(["train", "--help"])'

@@ -11,24 +11,34 @@ import sys
 from cyclopts import App, CycloptsError
 
 from ikusei import __version__
-from ikusei.cli.chat import chat, sample, score
 from ikusei.cli.common import err
-from ikusei.cli.evaluate import compare, eval_
-from ikusei.cli.lens import lens_
-from ikusei.cli.reproduce import reproduce
-from ikusei.cli.reward import reward
-from ikusei.cli.scale import scale
-from ikusei.cli.train import check, new, runs, train
 
-COMMANDS = (new, check, train, runs, eval_, compare, sample, chat, score, scale, lens_, reward, reproduce)  # each by its function's name
+COMMANDS = {  # by name, the function; its file is imported when the command, or the help of all of them, is asked for
+    "new": "train:new",
+    "check": "train:check",
+    "train": "train:train",
+    "runs": "train:runs",
+    "eval": "evaluate:eval_",
+    "compare": "evaluate:compare",
+    "sample": "chat:sample",
+    "chat": "chat:chat",
+    "score": "chat:score",
+    "scale": "scale:scale",
+    "lens": "lens:lens_",
+    "reward": "reward:reward",
+    "reproduce": "reproduce:reproduce",
+}
 
 app = App(name="ikusei", help="Raise a language model, from raw text to a model people want to use.", version=__version__)
-for command in COMMANDS:
-    app.command(command)
+for name, place in COMMANDS.items():
+    app.command(f"ikusei.cli.{place}", name=name)
 
 
 def main(words: list[str] | None = None) -> None:
     """The program `ikusei`."""
+    first = (sys.argv[1:] if words is None else words)[:1]
+    for name in COMMANDS if first in ([], ["--help"], ["-h"]) else ():
+        _ = app[name]  # imports it: its line of help stands in its docstring
     try:
         code = app(words, exit_on_error=False, result_action="return_value")
     except CycloptsError:  # already explained by cyclopts
